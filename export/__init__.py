@@ -1,0 +1,1 @@
+"""Export time: from a checkpoint to a bundle. Needs the ``export`` extra (torch, diffusers, onnx)."""

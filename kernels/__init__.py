@@ -1,0 +1,1 @@
+"""Numeric kernels: the numpy reference of each is also its host implementation."""
