@@ -1,0 +1,88 @@
+"""The gate: every engine against its fp32 PyTorch reference, on seeded inputs, at three sizes of its profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..runtime.errors import GateError
+from ..runtime.manifest import GateRecord
+from ..runtime.providers import Engine
+from ..runtime.spec import Profile
+from .components import Component
+from .onnx_from_torch import example_inputs
+
+#: Precision -> (cosine distance, max-abs error as a fraction of the reference's largest value) that an engine may have.
+LIMITS: dict[str, tuple[float, float]] = {"fp32": (1e-6, 1e-3), "fp16": (1e-3, 5e-2), "bf16": (5e-3, 1e-1)}
+
+_ROWS = 2  # enough to see that rows do not leak into each other, and affordable at the largest size
+
+
+def gate(component: Component, reference: nn.Module, engine: Engine, profile: Profile) -> tuple[GateRecord, ...]:
+    """Compare an engine with its reference.
+
+    Raises:
+        GateError: an output beyond its limit, or one that is not finite; with the component's name and both figures.
+    """
+    cosine_limit, relative_limit = LIMITS[component.precision]
+    records = []
+    for seed, sizes in enumerate(_sizes(profile)):
+        inputs = example_inputs(component.inputs, sizes, seed)
+        with torch.inference_mode():
+            expected = reference(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in inputs))
+        expected = expected if isinstance(expected, tuple) else (expected,)
+        outputs = engine.run({spec.name: tensor.numpy() for spec, tensor in zip(component.inputs, inputs, strict=True)})
+        for spec, tensor in zip(component.outputs, expected, strict=True):
+            record = compare(spec.name, sizes, outputs[spec.name], tensor.numpy())
+            records.append(record)
+            relative = record.max_abs / max(record.reference_max_abs, 1e-12)
+            if record.non_finite or not (record.cosine_distance <= cosine_limit and relative <= relative_limit):
+                shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
+                raise GateError(
+                    f"{component.name}: {spec.name} differs from the PyTorch reference at {shape}",
+                    received=f"cosine distance {record.cosine_distance:.2e}, max-abs {record.max_abs:.2e} "
+                    f"({relative:.1e} of the largest), {record.non_finite} values not finite",
+                    expected=f"cosine distance <= {cosine_limit:.0e}, max-abs <= {relative_limit:.0e} of the largest",
+                    remedy="build this component in a higher precision",
+                )
+    return tuple(records)
+
+
+def compare(
+    output: str, sizes: dict[str, int], received: NDArray[np.generic], expected: NDArray[np.float32]
+) -> GateRecord:
+    """Figures of one output against its reference, computed in float64."""
+    a, b = received.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    non_finite = int(a.size - np.isfinite(a).sum())
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    cosine = 1 - float(a @ b) / norm if norm > 0 else float(np.any(a != b))
+    return GateRecord(
+        sizes=sizes,
+        output=output,
+        cosine_distance=max(0.0, cosine) if np.isfinite(cosine) else 2.0,
+        max_abs=float(np.nanmax(np.abs(a - b), initial=0.0)) if np.isfinite(a).any() else float(np.abs(b).max()),
+        reference_max_abs=float(np.abs(b).max()),
+        non_finite=non_finite,
+    )
+
+
+def _sizes(profile: Profile) -> Iterator[dict[str, int]]:
+    """The opt, the smallest and the largest size; batch axes stay at two rows, within the profile."""
+    seen: list[dict[str, int]] = []
+    for pick in ("opt", "min", "max"):
+        sizes = {}
+        for axis, allowed in profile.items():
+            batch = axis in ("rows", "images", "texts")
+            sizes[axis] = min(max(_ROWS, allowed.min), allowed.max) if batch else int(getattr(allowed, pick))
+        if sizes not in seen:
+            seen.append(sizes)
+            yield sizes
+
+
+def worst(records: Sequence[GateRecord]) -> GateRecord:
+    """The comparison with the largest cosine distance."""
+    return max(records, key=lambda record: record.cosine_distance)
