@@ -1,0 +1,116 @@
+"""``latentrt inspect``: what a bundle holds, or how a picture was made."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .bundle import Bundle, open_bundle
+from .errors import RequestError
+from .manifest import EngineRecord, Manifest
+from .provenance import read_provenance
+
+app = typer.Typer(add_completion=False)
+
+#: Columns where standard output is not a terminal; 80 would cut names short.
+_PIPED_WIDTH = 120
+
+
+@app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A bundle folder, or a PNG made by LatentRT.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    verify: Annotated[bool, typer.Option(help="Check a bundle's files against their hashes.")] = True,
+) -> None:
+    """Show a bundle's components, shapes, precision, sizes, hashes and gate figures; or a picture's provenance."""
+    if path.is_file():
+        _show_picture(path, as_json)
+    else:
+        _show_bundle(open_bundle(path, verify=verify), as_json, verify)
+
+
+def _show_picture(path: Path, as_json: bool) -> None:
+    made, parameters = read_provenance(path)
+    if made is None and parameters is None:
+        raise RequestError(
+            f"{path}: no provenance", expected="a PNG written by LatentRT or by an A1111-compatible tool"
+        )
+    if as_json:
+        record = None if made is None else msgspec.to_builtins(made)
+        print(msgspec.json.encode({"provenance": record, "parameters": parameters}).decode())
+        return
+    if parameters is not None:
+        print(parameters)
+    if made is not None:
+        print(f"\nBundle: {made.bundle} ({made.family}), sha256 {made.bundle_hash}")
+        print(f"Initial latents: {made.initial_latents}; provider: {made.provider}")
+
+
+def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
+    manifest = bundle.manifest
+    if as_json:
+        content: dict[str, Any] = msgspec.to_builtins(manifest)
+        print(msgspec.json.encode({"hash": bundle.hash, "manifest": content}).decode())
+        return
+
+    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    space, defaults = manifest.latent_space, manifest.defaults
+    size = sum(record.size for record in manifest.files.values())
+    console.print(f"[bold]{manifest.name}[/bold]: {manifest.family}, built by LatentRT {manifest.latentrt}")
+    state = "every file verified" if verified else "not verified"
+    console.print(f"sha256 {bundle.hash}, {len(manifest.files)} files, {size / 1e6:.1f} MB, {state}", soft_wrap=True)
+    console.print(
+        f"default {defaults.width}x{defaults.height}, {defaults.num_inference_steps} steps, "
+        f"guidance {defaults.guidance_scale:g}, {manifest.scheduler.get('_class_name')}; "
+        f"sides are multiples of {space.stride}"
+    )
+    console.print("buckets " + ", ".join(f"{width}x{height}" for width, height in manifest.buckets))
+
+    console.print(_components(manifest))
+    for name, component in manifest.components.items():
+        console.print(f"\n[bold]{name}[/bold]", highlight=False)
+        for label, tensors in (("in", component.inputs), ("out", component.outputs)):
+            for tensor in tensors:
+                console.print(f"  {label:4}{escape(str(tensor))}", highlight=False)
+        sizes = ", ".join(f"{axis} {allowed}" for axis, allowed in component.profile.items())
+        console.print(f"  min..opt..max  {sizes}", highlight=False)
+    files = Table("file", "bytes", "sha256", title="\nFiles", title_justify="left")
+    for name, record in manifest.files.items():
+        files.add_row(name, f"{record.size:,}", record.sha256[:16])
+    console.print(files)
+    console.print("built with " + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()))
+
+
+def _components(manifest: Manifest) -> Table:
+    """A row per component and provider, with the worst figures of the gate."""
+    table = Table("component", "type", "weights", "provider", "MB", "cosine\ndistance", "max-abs", "largest\nvalue")
+    engines = {
+        name: [engine for engine in manifest.engines if engine.component == name] for name in manifest.components
+    }
+    for name, component in manifest.components.items():
+        row = (name, component.precision, f"{component.parameters / 1e6:.2f} M")
+        for engine in engines[name]:
+            worst = max(engine.gate, key=lambda figures: figures.cosine_distance)
+            table.add_row(
+                *row,
+                f"{engine.provider}\n{engine.provider_version}",
+                f"{_engine_bytes(manifest, engine) / 1e6:.1f}",
+                f"{worst.cosine_distance:.0e}",
+                f"{max(figures.max_abs for figures in engine.gate):.0e}",
+                f"{worst.reference_max_abs:.3g}",
+            )
+        if not engines[name]:
+            table.add_row(*row, "none", "-", "-", "-", "-")
+    return table
+
+
+def _engine_bytes(manifest: Manifest, engine: EngineRecord) -> int:
+    """Bytes an engine reads: its graph and the weight files it refers to, which other graphs may share."""
+    return sum(manifest.files[name].size for name in (engine.path, *engine.weights))

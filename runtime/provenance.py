@@ -1,0 +1,119 @@
+"""How a picture was made, written into its PNG and read back from it.
+
+Two text chunks: ``parameters`` in the form that A1111's web UI introduced and that viewers read, and ``latentrt``, one
+JSON object with everything that is needed to make the same picture again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import msgspec
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from .errors import OutputError, RequestError
+
+PARAMETERS_CHUNK = "parameters"
+JSON_CHUNK = "latentrt"
+
+#: zlib level of PNGs. Level 6, Pillow's default, takes twice the time of level 1 for files a tenth smaller.
+PNG_LEVEL = 1
+
+
+class Provenance(msgspec.Struct, frozen=True):
+    """What made one picture. ``bundle_hash`` is the SHA-256 of the bundle's manifest."""
+
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    initial_latents: str  # "seed", or "given" where the caller injected them and the seed does not matter
+    sampler: str
+    schedule: str
+    num_inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    original_size: tuple[int, int]
+    crops_coords_top_left: tuple[int, int]
+    target_size: tuple[int, int]
+    bundle: str
+    bundle_hash: str
+    family: str
+    provider: str
+    latentrt: str
+
+
+def parameters_text(made: Provenance) -> str:
+    """A1111's ``parameters`` text: the prompt, the negative prompt, one line of settings."""
+    settings = {
+        "Steps": made.num_inference_steps,
+        "Sampler": made.sampler,
+        "Schedule type": made.schedule,
+        "CFG scale": f"{made.guidance_scale:g}",
+        "Seed": made.seed,
+        "Size": f"{made.width}x{made.height}",
+        "Model hash": made.bundle_hash[:10],
+        "Model": made.bundle,
+        "Version": f"LatentRT {made.latentrt}",
+    }
+    lines = [made.prompt]
+    if made.negative_prompt:
+        lines.append(f"Negative prompt: {made.negative_prompt}")
+    return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
+
+
+def png_bytes(image: Image.Image, made: Provenance) -> bytes:
+    """The image as a PNG file with its provenance."""
+    info = PngInfo()
+    info.add_text(PARAMETERS_CHUNK, parameters_text(made))
+    info.add_text(JSON_CHUNK, msgspec.json.encode(made).decode())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, compress_level=PNG_LEVEL)
+    return buffer.getvalue()
+
+
+def write_png(path: str | os.PathLike[str], image: Image.Image, made: Provenance) -> None:
+    """Write a PNG with its provenance: whole or not at all, through a temporary file beside it.
+
+    Raises:
+        OutputError: the folder is missing or not writable, or the disk is full.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(png_bytes(image, made))
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True) if target.parent.is_dir() else None
+        raise OutputError(
+            f"{target}: cannot be written",
+            received=error.strerror or str(error),
+            remedy="choose a file in a folder that exists and is writable",
+        ) from None
+
+
+def read_provenance(path: str | os.PathLike[str]) -> tuple[Provenance | None, str | None]:
+    """The provenance of a PNG made by LatentRT, and its ``parameters`` text; ``None`` for what it does not have.
+
+    Raises:
+        RequestError: not a readable picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            chunks = dict(image.info)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error)
+        raise RequestError(f"{path}: not a readable picture", received=reason, expected="a PNG file") from None
+    parameters = chunks.get(PARAMETERS_CHUNK)
+    if parameters is not None:
+        parameters = str(parameters)
+    if JSON_CHUNK not in chunks:
+        return None, parameters
+    try:
+        return msgspec.json.decode(str(chunks[JSON_CHUNK]), type=Provenance), parameters
+    except msgspec.MsgspecError as error:
+        raise RequestError(f"{path}: its {JSON_CHUNK} chunk cannot be read", received=str(error)) from None

@@ -1,0 +1,52 @@
+"""Where the time of a call went."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .providers import Engine
+
+
+@dataclass
+class Timings:
+    """Seconds per stage of one call. ``engines`` is the part of all stages that was spent inside engines."""
+
+    tokenize: float = 0.0
+    text: float = 0.0
+    prepare: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+    postprocess: float = 0.0
+    total: float = 0.0
+    engines: float = 0.0
+
+    @property
+    def overhead(self) -> float:
+        """The fraction of the call that was spent outside of the engines."""
+        return 1 - self.engines / self.total if self.total else 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        """Stage name to seconds."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+    def run(self, engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run an engine and count its time."""
+        start = time.perf_counter()
+        outputs = engine.run(inputs)
+        self.engines += time.perf_counter() - start
+        return outputs
