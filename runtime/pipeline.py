@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,11 +255,7 @@ class Pipeline:
         try:
             return self._engines[component]
         except KeyError:
-            raise BundleError(
-                f"{self.bundle.path}: no engine for {component}",
-                received=", ".join(self._engines) or "no engines",
-                remedy=f"build it: latentrt build-engines CHECKPOINT --out {self.bundle.path} --component {component}",
-            ) from None
+            raise _no_engine(self.bundle, component, self._engines) from None
 
     def _provenance(self, request: Request, table: SamplerTable) -> tuple[Provenance, ...]:
         manifest = self.bundle.manifest
@@ -313,14 +309,17 @@ def load(
     count = threads or available_threads()
     manifest = opened.manifest
     held = opened.engines(chosen)
-    needed = [*(encoding.component for encoding in manifest.text_encodings), "denoiser", "vae_decoder"]
+    needed = [*(encoding.component for encoding in manifest.text_encodings), "denoiser"]
+    for component in needed:
+        if component not in held:
+            raise _no_engine(opened, component, held)
+    if "vae_decoder" in held:  # a bundle without one still gives latents
+        needed.append("vae_decoder")
     files = {encoding.tokenizer for encoding in manifest.text_encodings}
     # Parsing the vocabulary, building sessions and hashing run side by side: that halves the start on two processors.
     with ThreadPoolExecutor(max(3, min(count, 8))) as pool:
         texts = {name: pool.submit(lambda file: load_vocabulary(opened.read(file)), name) for name in files}
-        engines = {
-            name: pool.submit(module.load_engine, opened, name, threads=count) for name in needed if name in held
-        }
+        engines = {name: pool.submit(module.load_engine, opened, name, threads=count) for name in needed}
         if verify:
             opened.verify()  # before any engine complains about a file that it cannot read
         return Pipeline(
@@ -329,3 +328,11 @@ def load(
             {name: future.result() for name, future in engines.items()},
             {e.component: tokenizer_for(e, texts[e.tokenizer].result()) for e in manifest.text_encodings},
         )
+
+
+def _no_engine(bundle: Bundle, component: str, held: Iterable[str]) -> BundleError:
+    return BundleError(
+        f"{bundle.path}: no engine for {component}",
+        received="engines for " + ", ".join(held),
+        remedy=f"build it: latentrt build-engines CHECKPOINT --out {bundle.path}",
+    )

@@ -1,0 +1,222 @@
+"""``build_table``: a sampler, a schedule and a step count, compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from .linear_form import symbol
+from .model_schedule import ModelSchedule, Value
+from .names import sampler_and_schedule, schedule_called
+from .parameterization import model_output
+from .partial_run import first_step, last_evaluation
+from .registry import BY_NAME, FLOW_FORMS, SAMPLERS, Sampler, keyword_parameters
+from .request import TableRequest
+from .settings import Resolved, resolve
+from .table import SamplerTable
+from .trace import Trace
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+LONGEST_HISTORY = 5  # of stored outputs: what the kernels that run a table keep
+
+
+def build_table(
+    sampler: str | None,
+    schedule: str | None,
+    num_inference_steps: int | None,
+    model_schedule: ModelSchedule,
+    *,
+    guidance_scale: float | Sequence[float] = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    **options: Value | Sequence[float],
+) -> SamplerTable:
+    """The table of ``sampler`` (None: the checkpoint's own) on ``schedule`` (None: the checkpoint's spacing).
+
+    Args:
+        guidance_scale: one number, or one per inference step that runs.
+        guidance_interval: fractions of the run, ``(start, stop)``; guidance is 1 in steps outside it.
+        options: settings of the sampler (``eta``, ``solver_order``, fields of its diffusers scheduler), explicit
+            ``timesteps`` or ``sigmas``, and for partial runs ``strength``, ``denoising_start``, ``denoising_end``.
+
+    Tables are cached by all arguments, immutable, and safe to share between threads.
+
+    Raises:
+        RequestError: an unknown name or option, or a combination that the sampler cannot run.
+    """
+    return _build(
+        TableRequest(
+            sampler,
+            schedule,
+            num_inference_steps,
+            model_schedule,
+            guidance_scale if isinstance(guidance_scale, float | int) else tuple(guidance_scale),
+            None if guidance_interval is None else (float(guidance_interval[0]), float(guidance_interval[1])),
+            tuple(
+                (name, tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value)
+                for name, value in sorted(options.items())
+            ),
+        )
+    )
+
+
+@lru_cache(maxsize=512)
+def _build(request: TableRequest) -> SamplerTable:
+    steps = request.steps
+    sampler, schedule = named_sampler(request)
+    settings = resolve(
+        sampler, schedule, request.model_schedule, dict(request.options), named=request.sampler is not None
+    )
+    if request.num_inference_steps is None and settings.ramp is not None:
+        raise RequestError(
+            "explicit timesteps or sigmas leave nothing to space",
+            received=f"a {settings.ramp} schedule with them",
+            expected="schedule='linspace', or a step count in place of the list",
+        )
+    grid = settings.grid(settings.training, steps, **grid_settings(settings))
+    output_of = grid.output_of or partial(model_output, settings.prediction_type)
+
+    def run(begin: int) -> Trace:
+        trace = Trace(grid, output_of, begin)
+        trace.finish(sampler.solver(trace, symbol("x", 0), **settings.solver_settings))
+        return trace
+
+    trace = run(0)
+    begin = first_step(trace, settings)
+    trace = run(begin) if begin else trace
+    return table_of(trace, last_evaluation(trace, settings), sampler, settings, request)
+
+
+def named_sampler(request: TableRequest) -> tuple[Sampler, str | None]:
+    """The sampler that the request names, and the schedule, either of which may be the checkpoint's own (None)."""
+    asked = None if request.schedule is None else schedule_called(request.schedule)
+    if request.sampler is None:
+        return BY_NAME[request.model_schedule.sampler], asked
+    sampler, included = sampler_and_schedule(request.sampler)
+    if request.model_schedule.kind == "flow":
+        sampler = BY_NAME[FLOW_FORMS.get(sampler.name, sampler.name)]
+    if asked is not None and included is not None and asked != included:
+        raise RequestError(
+            "the sampler's name includes another schedule than the one asked for",
+            received=f"sampler={request.sampler!r}, schedule={request.schedule!r}",
+            expected="one of the two",
+        )
+    return sampler, asked or included
+
+
+def grid_settings(settings: Resolved) -> dict[str, Value]:
+    """The grid's settings, with the prediction type where it needs that."""
+    if "prediction_type" not in keyword_parameters(settings.grid):
+        return settings.grid_settings
+    return {**settings.grid_settings, "prediction_type": settings.prediction_type}
+
+
+def table_of(
+    trace: Trace, evaluations: int, sampler: Sampler, settings: Resolved, request: TableRequest
+) -> SamplerTable:
+    """The first ``evaluations`` updates of ``trace`` as arrays."""
+    done, updates = trace.evaluations[:evaluations], trace.updates[:evaluations]
+    draws = [draw for draw in trace.draws if draw.evaluation < evaluations]
+    drawn_in = [draw.evaluation for draw in draws]
+    drawn = np.searchsorted(
+        drawn_in, np.arange(evaluations), side="right"
+    )  # draws so far, that of this update included
+    history = noises = 0
+    for k, update in enumerate(updates):
+        for kind, index in update.terms:
+            history = max(history, k - index + 1) if kind == "d" else history
+            noises = max(noises, int(drawn[k]) - index) if kind == "z" else noises
+    if history > LONGEST_HISTORY:
+        raise RequestError(
+            f"{sampler.name} needs a longer history than the runtime keeps",
+            received=f"{history} model outputs",
+            expected=f"at most {LONGEST_HISTORY}: a lower order",
+        )
+    step = np.asarray([evaluation.step for evaluation in done], dtype=np.int64)
+    start = done[0].point
+    levels = [point.sigma for point in trace.points]
+    return SamplerTable(
+        timesteps=frozen([evaluation.point.timestep for evaluation in done]),
+        input_scale=frozen([evaluation.point.input_scale for evaluation in done]),
+        state_to_stored=frozen([evaluation.state_to_stored for evaluation in done]),
+        output_to_stored=frozen([evaluation.output_to_stored for evaluation in done]),
+        state_weight=frozen([update.weight(("x", k)) for k, update in enumerate(updates)]),
+        history_weights=frozen(
+            [[update.weight(("d", k - j)) for j in range(history)] for k, update in enumerate(updates)]
+        ),
+        noise_weights=frozen(
+            [[update.weight(("z", int(drawn[k]) - 1 - j)) for j in range(noises)] for k, update in enumerate(updates)]
+        ),
+        draws_noise=read_only(np.isin(np.arange(evaluations), drawn_in)),
+        noise_sigmas=frozen([draw.sigmas for draw in draws]).reshape(-1, 2),
+        noise=noise_kind(sampler, settings),
+        noise_range=(min(sigma for sigma in levels if sigma > 0), max(levels)),
+        guidance=frozen(guidance_per_step(request, int(step[-1]) + 1)[step]),
+        step=read_only(step),
+        sigmas=frozen([*(evaluation.point.sigma for evaluation in done), final_sigma(trace, evaluations)]),
+        initial_noise_scale=trace.grid.initial_noise_scale,
+        start_signal=start.signal,
+        start_noise=start.noise,
+        num_inference_steps=trace.count,
+        order=sampler.order,
+        sampler=sampler.name,
+        schedule=settings.schedule,
+        request=request,
+    )
+
+
+def noise_kind(sampler: Sampler, settings: Resolved) -> str:
+    """Where the noise comes from: independent tensors, or increments of one Brownian motion per seed."""
+    kind = settings.run.get("noise", "gaussian")
+    if kind not in ("gaussian", "brownian"):
+        raise RequestError("unknown noise", received=repr(kind), expected="gaussian or brownian")
+    if kind == "brownian" and not sampler.brownian:
+        names = ", ".join(other.name for other in SAMPLERS if other.brownian)
+        raise RequestError(f"{sampler.name} has no Brownian noise", received="noise='brownian'", expected=names)
+    return str(kind)
+
+
+def final_sigma(trace: Trace, evaluations: int) -> float:
+    """Noise over signal of the state after the last evaluation."""
+    if evaluations < len(trace.evaluations):
+        return trace.evaluations[evaluations].point.sigma
+    return trace.points[-1].sigma
+
+
+def guidance_per_step(request: TableRequest, steps: int) -> NDArray[np.float64]:
+    """``[steps]``: the guidance of each inference step."""
+    scale = np.asarray(request.guidance_scale, dtype=np.float64)
+    if scale.ndim == 1 and len(scale) != steps:
+        raise RequestError("guidance_scale needs one number, or one per step", received=len(scale), expected=steps)
+    if not np.isfinite(scale).all():
+        raise RequestError("guidance_scale is not finite", received=request.guidance_scale)
+    guidance = np.broadcast_to(scale, steps).copy()
+    if request.guidance_interval is not None:
+        start, stop = request.guidance_interval
+        if not 0 <= start <= stop <= 1:
+            raise RequestError(
+                "guidance_interval is not an interval of the run",
+                received=request.guidance_interval,
+                expected="0 <= start <= stop <= 1",
+            )
+        fraction = np.arange(steps) / steps
+        guidance[(fraction < start) | (fraction >= stop)] = 1.0
+    return guidance
+
+
+def frozen(values: object) -> NDArray[np.float64]:
+    """A read-only float64 array."""
+    array = np.array(values, dtype=np.float64)
+    array.setflags(write=False)
+    return array
+
+
+def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
+    """The same array, which can no longer be written to."""
+    array.setflags(write=False)
+    return array
