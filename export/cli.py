@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +26,10 @@ def build_engines(
         str | None, typer.Option(help="Sizes to accept: WxH,... or a family's name (its training buckets).")
     ] = None,
     batch: Annotated[str, typer.Option(help="Images per engine call: MIN:OPT:MAX.")] = "1:1:8",
-    component: Annotated[list[str] | None, typer.Option(help="Build only this component; may be repeated.")] = None,
+    component: Annotated[
+        list[str] | None,
+        typer.Option(help="Build only this component (may be repeated); others stay as they are in the bundle."),
+    ] = None,
     onnx_only: Annotated[bool, typer.Option("--onnx-only", help="Export the ONNX graphs, compile no engines.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build everything anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
@@ -85,22 +87,28 @@ class _Progress:
     def note(self, text: str) -> None:
         """Say what is going on now."""
         self._status.update(text)
-        if not sys.stderr.isatty():
-            self._console.print(text)
+        if not self._console.is_terminal:
+            self._print(text)
 
     def event(self, event: BuildEvent) -> None:
         """Show a builder's event."""
-        if event.stage == "done":
+        if event.stage == "wait":
+            self.note("waiting for another build of this bundle to end")
+        elif event.stage == "done":
             self.done.append(event)
-            self._console.print(f"{event.component}: {event.reason}, {event.seconds:.1f} s", highlight=False)
+            self._print(f"{event.component}: {event.reason}, {event.seconds:.1f} s")
         else:
             self._status.update(f"{event.component}: {event.stage}")
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _summary(out: Path, manifest: Manifest, progress: _Progress) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from .build_component import REUSED
     from .verify import worst
 
     table = Table("component", "parameters", "MB", "cosine distance", "max-abs", "seconds", "")
@@ -116,9 +124,10 @@ def _summary(out: Path, manifest: Manifest, progress: _Progress) -> None:
             f"{figures.cosine_distance:.1e}" if figures else "-",
             f"{figures.max_abs:.1e}" if figures else "-",
             f"{event.seconds:.1f}",
-            "reused" if event.reason == "reused" else "built",
+            "reused" if event.reason == REUSED else "built",
         )
     console = Console()
     console.print(table)
     total = sum(record.size for record in manifest.files.values()) / 1e6
-    console.print(f"{out}: {manifest.family}, {total:.1f} MB, built in {progress.seconds:.1f} s", highlight=False)
+    text = f"{out}: {manifest.family}, {total:.1f} MB, built in {progress.seconds:.1f} s"
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..runtime.spec import TOKENS_PER_CHUNK, TensorSpec
+from ..runtime.spec import TOKENS_PER_CHUNK, TensorSpec, axis_and_factor
 from .checkpoint import Checkpoint
 from .families import TextEncoderRecord
 from .precision import TORCH_DTYPES, component_precision
+from .pretrained import from_pretrained
 
 
 @dataclass(frozen=True)
 class Component:
     """A component before export: what it is called, where its weights are, and its contract.
 
-    ``load()`` gives the fp32 reference with the contract's inputs as positional arguments, in order.
+    ``load()`` gives the fp32 reference with the contract's inputs as positional arguments, in order. ``vocabulary`` is
+    how many token ids a text encoder knows.
     """
 
     name: str
@@ -33,33 +34,38 @@ class Component:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     load: Callable[[], nn.Module]
+    vocabulary: int = 0
 
     @property
     def axes(self) -> set[str]:
         """The symbolic axes of the inputs, without factors."""
         dimensions = (size for tensor in self.inputs for size in tensor.shape if isinstance(size, str))
-        return {dimension.rpartition("*")[2] for dimension in dimensions}
+        return {axis_and_factor(dimension)[0] for dimension in dimensions}
 
 
 def vae_scale(checkpoint: Checkpoint) -> int:
     """Image pixels per latent pixel."""
-    return int(2 ** (len(checkpoint.configs["vae"]["block_out_channels"]) - 1))
+    return int(2 ** (checkpoint.levels("vae") - 1))
 
 
-def stride(checkpoint: Checkpoint) -> int:
-    """The multiple, in image pixels, of which a side must be: every down-sampling must divide evenly."""
-    levels = len(checkpoint.configs[checkpoint.family.denoiser_folder]["block_out_channels"])
-    return vae_scale(checkpoint) * int(2 ** (levels - 1))
+def latent_stride(checkpoint: Checkpoint) -> int:
+    """The multiple, in latent pixels, of which a side must be: every down-sampling must divide evenly."""
+    return int(2 ** (checkpoint.levels(checkpoint.family.denoiser_folder) - 1))
 
 
 def native_side(checkpoint: Checkpoint) -> int:
     """The side, in image pixels, that the denoiser was trained at."""
-    sample_size = checkpoint.configs[checkpoint.family.denoiser_folder].get("sample_size")
-    return int(sample_size) * vae_scale(checkpoint) if sample_size else checkpoint.family.native_side
+    if checkpoint.configs[checkpoint.family.denoiser_folder].get("sample_size") is None:
+        return checkpoint.family.native_side
+    return checkpoint.number(checkpoint.family.denoiser_folder, "sample_size") * vae_scale(checkpoint)
 
 
 def components(checkpoint: Checkpoint, precision: str) -> list[Component]:
-    """Every component of a checkpoint, in the order data flows."""
+    """Every component of a checkpoint, in the order data flows.
+
+    Raises:
+        CheckpointError: a config lacks a number that the contract needs.
+    """
     return [
         *(_text_encoder(checkpoint, record, precision) for record in checkpoint.family.text_encoders),
         _denoiser(checkpoint, precision),
@@ -86,25 +92,28 @@ class _TextEncoder(nn.Module):
 
 
 def _text_encoder(checkpoint: Checkpoint, record: TextEncoderRecord, precision: str) -> Component:
-    config = checkpoint.configs[record.component]
-    dtype = component_precision(record.component, precision, config)
+    folder = record.component
+    dtype = component_precision(record.component, precision, checkpoint.configs[folder])
+    name = _numpy_name(dtype)
 
     def load() -> nn.Module:
         import transformers
 
         kind = transformers.CLIPTextModelWithProjection if record.pooled else transformers.CLIPTextModel
-        return _reference(_TextEncoder(_from_pretrained(kind, checkpoint.path / record.component), record.pooled))
+        return _reference(_TextEncoder(from_pretrained(kind, checkpoint.path / folder), record.pooled))
 
-    outputs = [TensorSpec("hidden_states", _numpy_name(dtype), ("texts", TOKENS_PER_CHUNK, config["hidden_size"]))]
+    hidden_size = checkpoint.number(folder, "hidden_size")
+    outputs = [TensorSpec("hidden_states", name, ("texts", TOKENS_PER_CHUNK, hidden_size))]
     if record.pooled:
-        outputs.append(TensorSpec("text_embeds", _numpy_name(dtype), ("texts", config["projection_dim"])))
+        outputs.append(TensorSpec("text_embeds", name, ("texts", checkpoint.number(folder, "projection_dim"))))
     return Component(
         name=record.component,
-        folder=record.component,
+        folder=folder,
         precision=dtype,
         inputs=(TensorSpec("input_ids", "int64", ("texts", TOKENS_PER_CHUNK)),),
         outputs=tuple(outputs),
         load=load,
+        vocabulary=checkpoint.number(folder, "vocab_size"),
     )
 
 
@@ -148,32 +157,31 @@ class _SdxlDenoiser(nn.Module):
 
 
 def _denoiser(checkpoint: Checkpoint, precision: str) -> Component:
-    family = checkpoint.family
-    config = checkpoint.configs[family.denoiser_folder]
-    dtype = component_precision("denoiser", precision, config)
+    folder, width = checkpoint.family.denoiser_folder, checkpoint.family.conditioning_width
+    dtype = component_precision("denoiser", precision, checkpoint.configs[folder])
     name = _numpy_name(dtype)
-    pooled = (
-        config["projection_class_embeddings_input_dim"] - family.conditioning_width * config["addition_time_embed_dim"]
-    )
+    channels, out_channels = checkpoint.number(folder, "in_channels"), checkpoint.number(folder, "out_channels")
+    text_width = checkpoint.number(folder, "cross_attention_dim")
+    time_width = width * checkpoint.number(folder, "addition_time_embed_dim")
+    pooled_width = checkpoint.number(folder, "projection_class_embeddings_input_dim") - time_width
 
     def load() -> nn.Module:
         import diffusers
 
-        unet = _from_pretrained(diffusers.UNet2DConditionModel, checkpoint.path / family.denoiser_folder)
-        return _reference(_SdxlDenoiser(unet))
+        return _reference(_SdxlDenoiser(from_pretrained(diffusers.UNet2DConditionModel, checkpoint.path / folder)))
 
     return Component(
         name="denoiser",
-        folder=family.denoiser_folder,
+        folder=folder,
         precision=dtype,
         inputs=(
-            TensorSpec("sample", name, ("rows", config["in_channels"], "height", "width")),
+            TensorSpec("sample", name, ("rows", channels, "height", "width")),
             TensorSpec("timestep", "float32", ("rows",)),
-            TensorSpec("encoder_hidden_states", name, ("rows", "tokens", config["cross_attention_dim"])),
-            TensorSpec("text_embeds", name, ("rows", pooled)),
-            TensorSpec("time_ids", "float32", ("rows", family.conditioning_width)),
+            TensorSpec("encoder_hidden_states", name, ("rows", "tokens", text_width)),
+            TensorSpec("text_embeds", name, ("rows", pooled_width)),
+            TensorSpec("time_ids", "float32", ("rows", width)),
         ),
-        outputs=(TensorSpec("model_output", name, ("rows", config["out_channels"], "height", "width")),),
+        outputs=(TensorSpec("model_output", name, ("rows", out_channels, "height", "width")),),
         load=load,
     )
 
@@ -187,10 +195,10 @@ class _VaeDecoder(nn.Module):
     def __init__(self, vae: nn.Module):
         super().__init__()
         self.vae = vae
+        self.mean, self.deviation = _latent_statistics(vae.config)
 
     def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        config = self.vae.config
-        return self.vae.decode(latents / config.scaling_factor, return_dict=False)[0]
+        return self.vae.decode(latents * self.deviation + self.mean, return_dict=False)[0]
 
 
 class _VaeEncoder(nn.Module):
@@ -199,41 +207,52 @@ class _VaeEncoder(nn.Module):
     def __init__(self, vae: nn.Module):
         super().__init__()
         self.vae = vae
+        self.mean, self.deviation = _latent_statistics(vae.config)
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        factor = self.vae.config.scaling_factor
         posterior = self.vae.encode(image).latent_dist
-        return posterior.mean * factor, posterior.std * factor
+        return (posterior.mean - self.mean) / self.deviation, posterior.std / self.deviation
+
+
+def _latent_statistics(config: Any) -> tuple[Any, Any]:
+    """Mean and deviation of an autoencoder's latents, which the sampler sees with neither, as in diffusers' SDXL
+    pipelines: numbers, or ``[1, C, 1, 1]`` where the config has ``latents_mean`` and ``latents_std``."""
+    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or deviation is None:
+        return 0.0, 1 / config.scaling_factor
+    per_channel = (1, -1, 1, 1)
+    return (
+        nn.Buffer(torch.tensor(mean).view(per_channel)),
+        nn.Buffer(torch.tensor(deviation).view(per_channel) / config.scaling_factor),
+    )
 
 
 def _load_vae(checkpoint: Checkpoint, wrapper: Callable[[nn.Module], nn.Module]) -> Callable[[], nn.Module]:
     def load() -> nn.Module:
         import diffusers
 
-        return _reference(wrapper(_from_pretrained(diffusers.AutoencoderKL, checkpoint.path / "vae")))
+        return _reference(wrapper(from_pretrained(diffusers.AutoencoderKL, checkpoint.path / "vae")))
 
     return load
 
 
 def _vae_decoder(checkpoint: Checkpoint, precision: str) -> Component:
-    config = checkpoint.configs["vae"]
-    dtype = component_precision("vae_decoder", precision, config)
-    name, factor = _numpy_name(dtype), vae_scale(checkpoint)
+    dtype = component_precision("vae_decoder", precision, checkpoint.configs["vae"])
+    name, factor, channels = _numpy_name(dtype), vae_scale(checkpoint), checkpoint.number("vae", "latent_channels")
     return Component(
         name="vae_decoder",
         folder="vae",
         precision=dtype,
-        inputs=(TensorSpec("latents", name, ("images", config["latent_channels"], "height", "width")),),
+        inputs=(TensorSpec("latents", name, ("images", channels, "height", "width")),),
         outputs=(TensorSpec("image", name, ("images", 3, f"{factor}*height", f"{factor}*width")),),
         load=_load_vae(checkpoint, _VaeDecoder),
     )
 
 
 def _vae_encoder(checkpoint: Checkpoint, precision: str) -> Component:
-    config = checkpoint.configs["vae"]
-    dtype = component_precision("vae_encoder", precision, config)
-    name, factor = _numpy_name(dtype), vae_scale(checkpoint)
-    latents = ("images", config["latent_channels"], "height", "width")
+    dtype = component_precision("vae_encoder", precision, checkpoint.configs["vae"])
+    name, factor, channels = _numpy_name(dtype), vae_scale(checkpoint), checkpoint.number("vae", "latent_channels")
+    latents = ("images", channels, "height", "width")
     return Component(
         name="vae_encoder",
         folder="vae",
@@ -244,18 +263,7 @@ def _vae_encoder(checkpoint: Checkpoint, precision: str) -> Component:
     )
 
 
-# --- loading ----------------------------------------------------------------------------------------------------------
-
-
-def _from_pretrained(kind: Any, folder: Path) -> nn.Module:
-    """Load weights from safetensors only, never from a hub, and without progress bars of their own."""
-    import diffusers
-    import transformers
-
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    model: nn.Module = kind.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
-    return model
+# --- common -----------------------------------------------------------------------------------------------------------
 
 
 def _reference(module: nn.Module) -> nn.Module:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
-from ..runtime.errors import EngineError, RequestError
+from ..runtime.errors import RequestError
 from ..runtime.manifest import Component
-from ..runtime.providers import PROVIDERS, Engine, available_threads
+from ..runtime.providers import Engine, available_threads
 from .rewrites import for_onnxruntime_cpu
 
 
@@ -34,12 +35,15 @@ def _onnxruntime_version() -> str:
 def _open_onnxruntime(name: str, record: Component, folder: Path, graph: bytes, weights: tuple[str, ...]) -> Engine:
     from ..runtime.providers.onnxruntime import OnnxRuntimeEngine, session_from_graph
 
-    views = {file: memoryview((folder / file).read_bytes()) for file in weights}
-    try:
-        session = session_from_graph(graph, views, threads=available_threads())
-    except Exception as error:  # ONNX Runtime's errors share no base class
-        raise EngineError(f"{name}: ONNX Runtime cannot load the engine: {error}") from error
-    return OnnxRuntimeEngine(name, session, tuple(tensor.name for tensor in record.outputs))
+    views = {file: np.memmap(folder / file, np.uint8, "r").data for file in weights}
+    outputs = tuple(tensor.name for tensor in record.outputs)
+    return OnnxRuntimeEngine(
+        name,
+        lambda threads: session_from_graph(graph, views, threads=threads),
+        outputs,
+        threads=available_threads(),
+        split_rows=False,
+    )
 
 
 COMPILERS: dict[str, Compiler] = {
@@ -60,7 +64,7 @@ def compiler_for(provider: str, precision: str) -> Compiler:
         RequestError: an unknown provider, or a precision that it does not compute in.
     """
     if provider not in COMPILERS:
-        raise RequestError("--provider", received=provider, expected=" or ".join(PROVIDERS))
+        raise RequestError("--provider", received=provider, expected=" or ".join(COMPILERS))
     compiler = COMPILERS[provider]
     if precision not in compiler.precisions:
         raise RequestError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,13 @@ from .precision import TORCH_DTYPES
 #: Providers that run another spelling faster get it from ``rewrites``.
 OPSET = 23
 
+_ONNX_DTYPES = {
+    "float32": ir.DataType.FLOAT,
+    "float16": ir.DataType.FLOAT16,
+    "bfloat16": ir.DataType.BFLOAT16,
+    "int64": ir.DataType.INT64,
+}
+
 
 def example_sizes(latent_stride: int) -> dict[str, int]:
     """Axis sizes to trace with: none is 1 or one chunk of tokens, and no two are equal, so that none is specialised."""
@@ -33,15 +41,16 @@ def example_sizes(latent_stride: int) -> dict[str, int]:
     }
 
 
-def example_inputs(specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: int = 0) -> list[torch.Tensor]:
+def example_inputs(component: Component, sizes: dict[str, int], seed: int = 0) -> list[torch.Tensor]:
     """Seeded random tensors for a contract: unit normal values, token ids with CLIP's marks, timesteps, pixel sizes."""
     generator = torch.Generator().manual_seed(seed)
     tensors = []
-    for spec in specs:
+    for spec in component.inputs:
         shape = resolve_shape(spec, sizes)
         if spec.name == "input_ids":
-            ids = torch.randint(0, 49406, shape, generator=generator)
-            ids[:, 0], ids[:, shape[1] // 2 :] = 49406, 49407
+            begin, end = component.vocabulary - 2, component.vocabulary - 1
+            ids = torch.randint(0, begin, shape, generator=generator)
+            ids[:, 0], ids[:, shape[1] // 2 :] = begin, end
             tensors.append(ids)
         elif spec.name == "timestep":
             tensors.append(torch.randint(0, 1000, shape, generator=generator).float())
@@ -51,7 +60,7 @@ def example_inputs(specs: tuple[TensorSpec, ...], sizes: dict[str, int], seed: i
             tensors.append(torch.rand(shape, generator=generator) * 2 - 1)
         else:
             tensors.append(torch.randn(shape, generator=generator))
-    return [tensor.to(getattr(torch, spec.dtype)) for tensor, spec in zip(tensors, specs, strict=True)]
+    return [tensor.to(getattr(torch, spec.dtype)) for tensor, spec in zip(tensors, component.inputs, strict=True)]
 
 
 def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int) -> ir.Model:
@@ -65,8 +74,8 @@ def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int)
         module.to(dtype)
         if hasattr(module, "pin_dtype"):
             module.pin_dtype(dtype)
-    inputs = tuple(example_inputs(component.inputs, example_sizes(latent_stride)))
-    with _quiet():
+    inputs = tuple(example_inputs(component, example_sizes(latent_stride)))
+    with _quiet(), _without_garbage_collection():
         try:
             program = torch.onnx.export(
                 module,
@@ -80,8 +89,10 @@ def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int)
                 verbose=False,
             )
         except Exception as error:
-            raise ExportError(f"{component.name}: torch cannot export it: {error}") from error
-    model: ir.Model = program.model
+            reason = error.__cause__ or error  # the exporter wraps torch.export's error in pages of advice
+            raise ExportError(f"{component.name}: torch cannot export it", received=str(reason).strip()) from error
+        model: ir.Model = program.model
+        del program
     _check_contract(component, model)
     _strip_metadata(model)
     return model
@@ -97,19 +108,36 @@ def _dynamic_axes(spec: TensorSpec) -> dict[int, object]:
 
 
 def _check_contract(component: Component, model: ir.Model) -> None:
-    for spec, value in zip(component.inputs, model.graph.inputs, strict=True):
-        for size, exported in zip(spec.shape, value.shape or (), strict=True):
-            if isinstance(size, str) and isinstance(exported, int):
-                raise ExportError(
-                    f"{component.name}: the axis {size} of {spec.name} was specialised",
-                    received=exported,
-                    expected="a symbolic axis",
-                    remedy="look for a Python branch on that size in the exported module",
-                )
-            if isinstance(size, str) and axis_and_factor(size)[1] != 1:
-                continue
-    for spec, value in zip(component.outputs, model.graph.outputs, strict=True):
-        value.shape = ir.Shape([size if isinstance(size, int) else size.replace("*", "_") for size in spec.shape])
+    """Check names, dtypes and shapes of the graph's inputs and outputs, and give their axes the contract's names."""
+    symbols: dict[str, str] = {}  # the exporter's name of each symbolic size -> the contract's
+    for specs, values in ((component.inputs, model.graph.inputs), (component.outputs, model.graph.outputs)):
+        names = [value.name for value in values]
+        if names != [spec.name for spec in specs]:
+            expected = [spec.name for spec in specs]
+            raise ExportError(f"{component.name}: inputs or outputs", received=names, expected=expected)
+        for spec, value in zip(specs, values, strict=True):
+            _check_tensor(component.name, spec, value, symbols, symbolic=specs is component.inputs)
+            value.shape = ir.Shape([size if isinstance(size, int) else size.replace("*", "_") for size in spec.shape])
+
+
+def _check_tensor(
+    component: str, spec: TensorSpec, value: ir.Value, symbols: dict[str, str], *, symbolic: bool
+) -> None:
+    """Check one input (``symbolic``) or output. The sizes of outputs may be expressions, which are not looked into."""
+    shape = [size if isinstance(size, int) else str(size.value) for size in value.shape or ()]
+    received = f"{value.name} {value.dtype}{shape}"
+    if value.dtype != _ONNX_DTYPES[spec.dtype] or len(shape) != len(spec.shape):
+        raise ExportError(f"{component}: {spec.name}", received=received, expected=str(spec))
+    for size, exported in zip(spec.shape, shape, strict=True):
+        specialised = symbolic and isinstance(size, str) and isinstance(exported, int)
+        merged = symbolic and isinstance(size, str) and symbols.setdefault(str(exported), size) != size
+        if specialised or merged or (isinstance(size, int) and exported != size):
+            raise ExportError(
+                f"{component}: the axis {size} of {spec.name} was specialised",
+                received=received,
+                expected=str(spec),
+                remedy="look for a Python branch on that size in the exported module",
+            )
 
 
 def _strip_metadata(model: ir.Model) -> None:
@@ -138,3 +166,17 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Export makes millions of small objects that live until its end; looking for garbage among them takes 13 % of
+    its time (15.1 s instead of 17.4 s for the emoji denoiser, with 3 % more memory)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+        gc.collect()

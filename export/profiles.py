@@ -14,31 +14,43 @@ MAX_CHUNKS = 4  # of 77 tokens each
 
 @dataclass(frozen=True)
 class Batch:
-    """Images per call: the smallest, the one engines are tuned for, the largest."""
+    """Images per call: the smallest, the one engines are tuned for, the largest.
+
+    Raises:
+        RequestError: not three positive integers in ascending order.
+    """
 
     min: int
     opt: int
     max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            raise _not_a_batch(f"{self.min}:{self.opt}:{self.max}")
 
 
 def batch_from_text(text: str) -> Batch:
     """``"1:2:8"`` or ``"4"`` (exactly four).
 
     Raises:
-        RequestError: not one or three increasing positive integers.
+        RequestError: not one or three positive integers in ascending order.
     """
     parts = text.split(":")
-    numbers = [int(part) for part in parts if part.isdecimal()]
-    if len(numbers) != len(parts) or len(numbers) not in (1, 3) or numbers != sorted(numbers) or numbers[0] < 1:
-        raise RequestError("--batch", received=text, expected="MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, or one number")
-    return Batch(numbers[0], numbers[len(numbers) // 2], numbers[-1])
+    if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
+        raise _not_a_batch(text)
+    return Batch(int(parts[0]), int(parts[len(parts) // 2]), int(parts[-1]))
+
+
+def _not_a_batch(received: str) -> RequestError:
+    expected = "MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, or one number"
+    return RequestError("--batch", received=received, expected=expected)
 
 
 def buckets_from_text(text: str | None, family: Family, native_side: int, stride: int) -> tuple[tuple[int, int], ...]:
     """The (width, height) buckets of ``--aspects``: a family's name, a list (``1024x1024,1152x896``), or None.
 
     The default, and a family's name, give the family's buckets scaled to the checkpoint's native size, each side
-    rounded to the nearest multiple of the stride. The first bucket is the one engines are tuned for.
+    rounded to the nearest multiple of the stride.
 
     Raises:
         RequestError: not a list of sizes, or a side that is not a multiple of the stride.
@@ -61,14 +73,18 @@ def buckets_from_text(text: str | None, family: Family, native_side: int, stride
     return tuple(dict.fromkeys(buckets))
 
 
-def profiles(buckets: tuple[tuple[int, int], ...], batch: Batch, scale: int, first_side: int) -> dict[str, AxisRange]:
-    """The range of every symbolic axis that components use; sizes in latent pixels.
+def default_bucket(buckets: tuple[tuple[int, int], ...], native_side: int) -> tuple[int, int]:
+    """The (width, height) that engines are tuned for and requests get by default: the native square, or the first."""
+    native = (native_side, native_side)
+    return native if native in buckets else buckets[0]
 
-    ``rows`` of the denoiser span one row of the smallest batch to two (guidance) of the largest. ``first_side`` is the
-    model's native side, the tuning point where a bucket has it.
+
+def profiles(buckets: tuple[tuple[int, int], ...], batch: Batch, scale: int, native_side: int) -> dict[str, AxisRange]:
+    """The range of every symbolic axis that components use; sizes in latent pixels, ``scale`` image pixels each.
+
+    ``rows`` of the denoiser span one row of the smallest batch to two (guidance) of the largest.
     """
-    native = (first_side, first_side)
-    opt_width, opt_height = native if native in buckets else buckets[0]
+    opt_width, opt_height = default_bucket(buckets, native_side)
     widths, heights = [width for width, _ in buckets], [height for _, height in buckets]
     return {
         "rows": AxisRange(batch.min, 2 * batch.opt, 2 * batch.max),

@@ -11,68 +11,87 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 _CONTRIB = "com.microsoft"
-_HEADS_FIRST = (0, 2, 1, 3)
+_SWAP_HEADS = (0, 2, 1, 3)  # [rows, S, heads, D] <-> [rows, heads, S, D]
 
 
 def attention_to_multi_head_attention(model: ir.Model) -> int:
     """``Attention`` between head-splitting and head-joining transposes -> ONNX Runtime's fused ``MultiHeadAttention``.
 
     It takes ``[rows, S, heads * D]`` as the projections give it, so six transposes and reshapes go away with it, and it
-    uses a flash-attention kernel on the CPU. Only plain attention is rewritten: no mask, no causality.
-    Returns how many were rewritten.
+    uses a flash-attention kernel on the CPU. Only plain fp32 attention is rewritten: no mask, no causality, as many
+    key heads as query heads. Returns how many were rewritten.
     """
     rewritten = 0
     for node in list(model.graph):
-        if node.op_type != "Attention" or node.domain not in ("", "ai.onnx") or not _plain_attention(node):
+        if node.op_type != "Attention" or node.domain != "" or not _is_plain(node):
             continue
         flat = [_before_head_split(value) for value in node.inputs[:3]]
         joined = _head_join(node.outputs[0])
-        heads = node.inputs[0].shape[1] if node.inputs[0] is not None and node.inputs[0].shape is not None else None
-        if joined is None or not isinstance(heads, int) or any(value is None for value in flat):
+        heads = {_heads(value) for value in node.inputs[:3]}
+        if joined is None or None in flat or None in heads or len(heads) != 1:
             continue
-        attributes = [ir.AttrInt64("num_heads", heads)]
+        attributes = [ir.AttrInt64("num_heads", heads.pop())]
         if "scale" in node.attributes:
             attributes.append(ir.AttrFloat32("scale", node.attributes["scale"].as_float()))
-        fused = ir.Node(_CONTRIB, "MultiHeadAttention", flat, attributes, num_outputs=1, name=f"{node.name}_fused")
-        fused.outputs[0].dtype, fused.outputs[0].shape = joined.dtype, joined.shape
-        model.graph.insert_after(joined.producer(), fused)
-        joined.replace_all_uses_with(fused.outputs[0])
+        fused = ir.Node(_CONTRIB, "MultiHeadAttention", flat, attributes, num_outputs=1)
+        _replace(joined, [fused])
         rewritten += 1
     if rewritten:
         model.graph.opset_imports[_CONTRIB] = 1
     return rewritten
 
 
-def _plain_attention(node: ir.Node) -> bool:
+def _is_plain(node: ir.Node) -> bool:
     masked = any(value is not None for value in node.inputs[3:])
     settings = ("is_causal", "softcap", "q_num_heads", "qk_matmul_output_mode")
-    return not masked and not any(node.attributes[name].value for name in settings if name in node.attributes)
+    changed = any(node.attributes[name].value for name in settings if name in node.attributes)
+    more_outputs = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    return not masked and not changed and not more_outputs and node.outputs[0].dtype == ir.DataType.FLOAT
+
+
+def _heads(value: ir.Value | None) -> int | None:
+    """The second dimension of ``[rows, heads, S, D]``, if it is a number."""
+    shape = value.shape if value is not None else None
+    return shape[1] if shape is not None and len(shape) == 4 and isinstance(shape[1], int) else None
 
 
 def _before_head_split(value: ir.Value | None) -> ir.Value | None:
-    """``x [rows, S, heads * D]`` of ``Transpose(Reshape(x))``, or None."""
-    transpose = value.producer() if value is not None else None
-    if transpose is None or transpose.op_type != "Transpose":
+    """``x [rows, S, heads * D]`` of a ``value [rows, heads, S, D]`` that is ``Transpose(Reshape(x))``, or None."""
+    transpose = _producer(value, "Transpose")
+    if transpose is None or tuple(transpose.attributes["perm"].as_ints()) != _SWAP_HEADS:
         return None
-    if tuple(transpose.attributes["perm"].as_ints()) != _HEADS_FIRST:
-        return None
-    reshape = transpose.inputs[0].producer() if transpose.inputs[0] is not None else None
-    if reshape is None or reshape.op_type != "Reshape" or reshape.inputs[0] is None:
-        return None
-    flat = reshape.inputs[0]
-    return flat if flat.shape is not None and len(flat.shape) == 3 else None
+    reshape = _producer(transpose.inputs[0], "Reshape")
+    flat = reshape.inputs[0] if reshape is not None else None
+    return flat if _is_joined(flat, value) else None
 
 
 def _head_join(value: ir.Value) -> ir.Value | None:
-    """The value of ``Reshape(Transpose(value))`` if that is the only use of the value, or None."""
-    for expected in ("Transpose", "Reshape"):
-        uses = list(value.uses())
-        if len(uses) != 1 or uses[0].node.op_type != expected or uses[0].idx != 0:
+    """``Reshape(Transpose(value [rows, heads, S, D]))`` ``[rows, S, heads * D]``, if nothing else uses it, or None."""
+    joined = value
+    for operator in ("Transpose", "Reshape"):
+        uses = list(joined.uses())
+        if joined.is_graph_output() or len(uses) != 1 or uses[0].node.op_type != operator or uses[0].idx != 0:
             return None
-        if expected == "Transpose" and tuple(uses[0].node.attributes["perm"].as_ints()) != _HEADS_FIRST:
+        if operator == "Transpose" and tuple(uses[0].node.attributes["perm"].as_ints()) != _SWAP_HEADS:
             return None
-        value = uses[0].node.outputs[0]
-    return value if value.shape is not None and len(value.shape) == 3 else None
+        joined = uses[0].node.outputs[0]
+    return joined if _is_joined(joined, value) else None
+
+
+def _producer(value: ir.Value | None, operator: str) -> ir.Node | None:
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type == operator else None
+
+
+def _is_joined(flat: ir.Value | None, split: ir.Value | None) -> bool:
+    """Whether shapes say ``flat [rows, S, heads * D]`` for ``split [rows, heads, S, D]``. ``S`` is often the same
+    expression written in two ways, and follows from the rest."""
+    if flat is None or flat.shape is None or split is None or split.shape is None:
+        return False
+    if len(flat.shape) != 3 or len(split.shape) != 4:
+        return False
+    rows, heads, _, width = split.shape
+    return flat.shape[0] == rows and isinstance(width, int) and flat.shape[2] == heads * width
 
 
 def group_normalization_to_instance_normalization(model: ir.Model) -> int:
@@ -83,37 +102,36 @@ def group_normalization_to_instance_normalization(model: ir.Model) -> int:
     """
     rewritten = 0
     for node in list(model.graph):
-        if node.op_type != "GroupNormalization" or node.domain not in ("", "ai.onnx"):
+        if node.op_type != "GroupNormalization" or node.domain != "":
             continue
         x, scale, bias = node.inputs
         if x is None or x.shape is None or x.dtype != ir.DataType.FLOAT or scale is None or bias is None:
             continue  # in half precision the statistics need the fp32 of GroupNormalization's stash type
         if scale.const_value is None or bias.const_value is None:
             continue
-        groups = node.attributes["num_groups"].as_int()
+        groups, name = node.attributes["num_groups"].as_int(), node.outputs[0].name
         per_channel = (-1, *(1 for _ in x.shape[2:]))
         constants = [
-            _constant(f"{node.name}_groups", np.array([0, groups, -1], np.int64)),
-            _constant(f"{node.name}_one", np.ones(groups, np.float32)),
-            _constant(f"{node.name}_zero", np.zeros(groups, np.float32)),
-            _constant(f"{node.name}_scale", scale.const_value.numpy().reshape(per_channel)),
-            _constant(f"{node.name}_bias", bias.const_value.numpy().reshape(per_channel)),
+            _constant(f"{name}_groups", np.array([0, groups, -1], np.int64)),
+            _constant(f"{name}_one", np.ones(groups, np.float32)),
+            _constant(f"{name}_zero", np.zeros(groups, np.float32)),
+            _constant(f"{name}_scale", scale.const_value.numpy().reshape(per_channel)),
+            _constant(f"{name}_bias", bias.const_value.numpy().reshape(per_channel)),
         ]
         for constant in constants:
             model.graph.register_initializer(constant)
         to_groups, one, zero, channel_scale, channel_bias = constants
-        epsilon = node.attributes["epsilon"] if "epsilon" in node.attributes else ir.AttrFloat32("epsilon", 1e-5)
+        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
         grouped = ir.node("Reshape", [x, to_groups])
-        normalized = ir.node("InstanceNormalization", [grouped.outputs[0], one, zero], {"epsilon": epsilon.as_float()})
+        normalized = ir.node("InstanceNormalization", [grouped.outputs[0], one, zero], {"epsilon": epsilon})
         shape = ir.node("Shape", [x])
         restored = ir.node("Reshape", [normalized.outputs[0], shape.outputs[0]])
         scaled = ir.node("Mul", [restored.outputs[0], channel_scale])
         shifted = ir.node("Add", [scaled.outputs[0], channel_bias])
         added = [grouped, normalized, shape, restored, scaled, shifted]
-        for part in (restored, scaled, shifted):
+        for part in (restored, scaled):
             part.outputs[0].dtype, part.outputs[0].shape = x.dtype, x.shape
-        model.graph.insert_after(node, added)
-        node.outputs[0].replace_all_uses_with(shifted.outputs[0], replace_graph_outputs=True)
+        _replace(node.outputs[0], added)
         rewritten += 1
     return rewritten
 
@@ -125,6 +143,16 @@ def for_onnxruntime_cpu(model: ir.Model) -> ir.Model:
     group_normalization_to_instance_normalization(copy)
     RemoveUnusedNodesPass()(copy)
     return copy
+
+
+def _replace(value: ir.Value, nodes: list[ir.Node]) -> None:
+    """Put the output of the last of some new nodes in place of a value, with its name: outputs are known by name."""
+    old, new = value.producer(), nodes[-1].outputs[0]
+    old.graph.insert_after(old, nodes)
+    value.replace_all_uses_with(new, replace_graph_outputs=True)
+    new.dtype, new.shape = value.dtype, value.shape
+    old.graph.remove(old, safe=True)
+    new.name = value.name
 
 
 def _constant(name: str, values: np.ndarray) -> ir.Value:

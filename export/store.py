@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -17,79 +17,68 @@ from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.errors import BundleError, OutputError
 from ..runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, encode_manifest
 
+_FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
 
 class BundleWriter:
     """A bundle under construction, in a hidden folder beside its final place.
 
     ``commit`` writes the manifest and puts the folder in place with a rename. Leaving the context without it, for any
-    reason, removes everything; what a killed build left is removed by the next one. A lock keeps a second build of the
-    same output from starting.
+    reason, removes everything; what a killed build left is removed by the next one. One build at a time: a second one
+    of the same output calls ``waiting`` and waits.
 
     Raises:
-        OutputError: the place is taken by something that is no bundle, is being built, or cannot be written to.
+        OutputError: the place is taken by something that is no bundle, or it cannot be written to.
     """
 
-    def __init__(self, out: str | os.PathLike[str]):
-        self.out = Path(out).absolute()
-        self.folder = self.out.with_name(f".{self.out.name}.partial")
+    def __init__(self, out: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None):
+        self.out = Path(os.path.realpath(out))  # a link to a bundle stays one: what it leads to is rebuilt
+        self.folder = self._beside("partial")
         self.files: dict[str, FileRecord] = {}
         self.previous: Bundle | None = None
-        self._old = self.out.with_name(f".{self.out.name}.old")
-        self._lock_path = self.out.with_name(f".{self.out.name}.lock")
+        self._replaced = self._beside("old")
+        self._waiting = waiting
         self._lock: IO[bytes] | None = None
+        self._new_parents: list[Path] = []
 
     def __enter__(self) -> BundleWriter:
-        if _is_taken(self.out):
-            raise OutputError(
-                f"{self.out}: exists and is not a bundle",
-                expected="a new folder, an empty one, or a bundle to rebuild",
-                remedy="choose another --out, or remove it",
-            )
+        self._check_not_taken()
         try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock_path.open("wb")
-        except OSError as error:
-            raise self._output_error(error) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = self._lock_path.stat().st_ino == os.fstat(self._lock.fileno()).st_ino
-        except (BlockingIOError, FileNotFoundError):
-            held = False
-        if not held:  # or the file that was locked is one that the other build has just removed
-            self._lock.close()
-            remedy = "wait for it, or choose another --out"
-            raise OutputError(f"{self.out}: another build is writing this bundle", remedy=remedy)
-        try:
-            if self._old.exists() and not self.out.exists():  # killed between the two renames of ``commit``
-                self._old.rename(self.out)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
-        except OSError as error:
-            self._unlock()
-            raise self._output_error(error) from None
-        if self.out.exists() and (self.out / MANIFEST_NAME).is_file():
-            with suppress(BundleError):  # a bundle that cannot be read has nothing to take over
-                self.previous = open_bundle(self.out, verify=False)
+            with self._writing():
+                self._new_parents = [parent for parent in self.out.parents if not parent.exists()]
+                self.out.parent.mkdir(parents=True, exist_ok=True)
+                self._lock = _locked(self._beside("lock"), self._waiting)
+            self._check_not_taken()  # a build that was waited for may have changed that
+            with self._writing():
+                if self._replaced.exists() and not self.out.exists():  # killed between the two renames of ``commit``
+                    self._replaced.rename(self.out)
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.folder.mkdir()
+            if (self.out / MANIFEST_NAME).is_file():
+                with contextlib.suppress(BundleError):  # a bundle that cannot be read has nothing to take over
+                    self.previous = open_bundle(self.out, verify=False)
+        except BaseException:
+            self._leave()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._unlock()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-            raise self._output_error(error) from None
+        self._leave()
 
     def write(self, name: str, chunks: bytes | Iterable[bytes]) -> None:
-        """Write a file of the bundle and record its size and SHA-256."""
+        """Write a new file of the bundle, chunk by chunk, and record its size and SHA-256."""
         path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
-        with path.open("wb") as file:
-            for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # "x": a file that was taken over may be linked to the previous bundle's, which must not be written to.
+            with path.open("xb") as file:
+                for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
+                    file.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
         self.files[name] = FileRecord(size, digest.hexdigest())
 
     def take_over(self, names: Iterable[str]) -> bool:
@@ -101,43 +90,93 @@ class BundleWriter:
             self.previous.verify(names)
         except BundleError:
             return False
-        for name in names:
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(self.previous.file(name), target)  # files of a bundle are never changed in place
-            except OSError:
-                shutil.copyfile(self.previous.file(name), target)
-            self.files[name] = self.previous.manifest.files[name]
+        with self._writing():
+            for name in names:
+                source, target = self.previous.file(name), self.folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(source, target)  # files of a bundle are never changed in place
+                except OSError:
+                    shutil.copyfile(source, target)
+                self.files[name] = self.previous.manifest.files[name]
         return True
 
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest and put the bundle in place of the previous one."""
-        (self.folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
-        shutil.rmtree(self._old, ignore_errors=True)
-        try:
-            if self.out.exists():
-                self.out.rename(self._old)
-            self.folder.rename(self.out)
-        except BaseException:
-            if self._old.exists() and not self.out.exists():
-                self._old.rename(self.out)
-            raise
-        shutil.rmtree(self._old, ignore_errors=True)
+        with self._writing():
+            (self.folder / MANIFEST_NAME).write_bytes(encode_manifest(manifest))
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            try:
+                if self.out.exists():
+                    self.out.rename(self._replaced)
+                self.folder.rename(self.out)
+            except BaseException:
+                if self._replaced.exists() and not self.out.exists():
+                    self._replaced.rename(self.out)
+                raise
 
-    def _unlock(self) -> None:
+    def _beside(self, role: str) -> Path:
+        return self.out.parent / f".{self.out.name}.{role}"
+
+    def _check_not_taken(self) -> None:
+        with self._writing():
+            taken = _is_taken(self.out)
+        if taken:
+            raise OutputError(
+                f"{self.out}: exists and is not a bundle",
+                expected="a new folder, an empty one, or a bundle to rebuild",
+                remedy="choose another --out, or remove it",
+            )
+
+    def _leave(self) -> None:
+        """Remove everything that is not the bundle, and let the next build in."""
         if self._lock is not None:
-            self._lock_path.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if self.out.exists():
+                shutil.rmtree(self._replaced, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                self._beside("lock").unlink()
             self._lock.close()
             self._lock = None
+        with contextlib.suppress(OSError):  # not empty: the bundle is in there, or files of someone else
+            for parent in self._new_parents:
+                parent.rmdir()
 
-    def _output_error(self, error: OSError) -> OutputError:
-        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-        return OutputError(
-            f"{self.out}: cannot be written",
-            received=error.strerror or str(error),
-            remedy="make room or choose another --out" if full else "choose an --out in a folder that you may write to",
-        )
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn the system's errors into OutputError."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"{self.out}: cannot be written",
+                received=error.strerror or str(error),
+                remedy="make room or choose another --out"
+                if error.errno in _FULL
+                else "choose an --out in a folder that you may write to",
+            ) from error
+
+
+def _locked(path: Path, waiting: Callable[[], None]) -> IO[bytes]:
+    """Create and lock a file; its holder removes it before it lets go."""
+    told = False
+    while True:
+        file = path.open("wb")
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waiting()
+                    told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                    return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # the file that was locked is the one that the previous holder removed: lock the next
 
 
 def _is_taken(out: Path) -> bool:
@@ -148,7 +187,7 @@ def _is_taken(out: Path) -> bool:
 
 
 def changed_parts(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """What differs between two keys, as ``name: old -> new``; hashes are shortened."""
+    """What differs between two keys, as ``name changed: old -> new``; hashes are shortened."""
     names = [*new, *(name for name in old if name not in new)]
     return [
         f"{name} changed: {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"

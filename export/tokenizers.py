@@ -33,7 +33,8 @@ def export_tokenizer(checkpoint: Checkpoint, folder: str) -> ExportedTokenizer:
     try:
         tokenizer = transformers.CLIPTokenizerFast.from_pretrained(str(path), local_files_only=True)
     except Exception as error:  # transformers raises many kinds for incomplete folders
-        raise CheckpointError(f"{path}: not a readable CLIP tokenizer", received=str(error).splitlines()[0]) from error
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise CheckpointError(f"{path}: not a readable CLIP tokenizer", received=lines[0]) from error
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
     added = tuple(AddedToken(**{name: token[name] for name in flags}) for token in content["added_tokens"])

@@ -26,48 +26,69 @@ def gate(component: Component, reference: nn.Module, engine: Engine, profile: Pr
     """Compare an engine with its reference.
 
     Raises:
-        GateError: an output beyond its limit, or one that is not finite; with the component's name and both figures.
+        GateError: an output beyond its limit, of another shape, or not finite; with the component's name and figures.
     """
-    cosine_limit, relative_limit = LIMITS[component.precision]
     records = []
     for seed, sizes in enumerate(_sizes(profile)):
-        inputs = example_inputs(component.inputs, sizes, seed)
+        inputs = example_inputs(component, sizes, seed)
         with torch.inference_mode():
             expected = reference(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in inputs))
         expected = expected if isinstance(expected, tuple) else (expected,)
         outputs = engine.run({spec.name: tensor.numpy() for spec, tensor in zip(component.inputs, inputs, strict=True)})
         for spec, tensor in zip(component.outputs, expected, strict=True):
-            record = compare(spec.name, sizes, outputs[spec.name], tensor.numpy())
+            record = compare(component.name, spec.name, sizes, outputs[spec.name], tensor.numpy())
+            _check(component, record)
             records.append(record)
-            relative = record.max_abs / max(record.reference_max_abs, 1e-12)
-            if record.non_finite or not (record.cosine_distance <= cosine_limit and relative <= relative_limit):
-                shape = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
-                raise GateError(
-                    f"{component.name}: {spec.name} differs from the PyTorch reference at {shape}",
-                    received=f"cosine distance {record.cosine_distance:.2e}, max-abs {record.max_abs:.2e} "
-                    f"({relative:.1e} of the largest), {record.non_finite} values not finite",
-                    expected=f"cosine distance <= {cosine_limit:.0e}, max-abs <= {relative_limit:.0e} of the largest",
-                    remedy="build this component in a higher precision",
-                )
     return tuple(records)
 
 
 def compare(
-    output: str, sizes: dict[str, int], received: NDArray[np.generic], expected: NDArray[np.float32]
+    component: str,
+    output: str,
+    sizes: dict[str, int],
+    received: NDArray[np.generic],
+    expected: NDArray[np.float32],
 ) -> GateRecord:
-    """Figures of one output against its reference, computed in float64."""
-    a, b = received.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
-    non_finite = int(a.size - np.isfinite(a).sum())
+    """Figures of one output against its reference, computed in float64 over the values that are finite.
+
+    Raises:
+        GateError: there is nothing to compare: another shape, or a reference that is not finite itself.
+    """
+    subject = f"{component}: {output} at {_text(sizes)}"
+    if received.shape != expected.shape:
+        raise GateError(subject, received=f"shape {list(received.shape)}", expected=f"{list(expected.shape)}")
+    if not np.isfinite(expected).all():
+        remedy = "the checkpoint's weights are damaged, or cannot be used with its config"
+        raise GateError(subject, received="values that are not finite, from PyTorch itself", remedy=remedy)
+    finite = np.isfinite(received)
+    a, b = received[finite].astype(np.float64), expected[finite].astype(np.float64)
     norm = float(np.linalg.norm(a) * np.linalg.norm(b))
-    cosine = 1 - float(a @ b) / norm if norm > 0 else float(np.any(a != b))
     return GateRecord(
         sizes=sizes,
         output=output,
-        cosine_distance=max(0.0, cosine) if np.isfinite(cosine) else 2.0,
-        max_abs=float(np.nanmax(np.abs(a - b), initial=0.0)) if np.isfinite(a).any() else float(np.abs(b).max()),
-        reference_max_abs=float(np.abs(b).max()),
-        non_finite=non_finite,
+        cosine_distance=max(0.0, 1 - float(a @ b) / norm) if norm > 0 else float(np.any(a != b)),
+        max_abs=float(np.abs(a - b).max(initial=0.0)),
+        reference_max_abs=float(np.abs(expected).max()),
+        non_finite=int(finite.size - finite.sum()),
     )
+
+
+def _check(component: Component, record: GateRecord) -> None:
+    cosine_limit, relative_limit = LIMITS[component.precision]
+    relative = record.max_abs / max(record.reference_max_abs, 1e-12)
+    if record.non_finite == 0 and record.cosine_distance <= cosine_limit and relative <= relative_limit:
+        return
+    raise GateError(
+        f"{component.name}: {record.output} differs from the PyTorch reference at {_text(record.sizes)}",
+        received=f"cosine distance {record.cosine_distance:.2e}, max-abs {record.max_abs:.2e} "
+        f"({relative:.1e} of the largest value), {record.non_finite} values not finite",
+        expected=f"cosine distance <= {cosine_limit:.0e}, max-abs <= {relative_limit:.0e} of the largest value",
+        remedy="build it in fp32" if component.precision != "fp32" else "report it, with the checkpoint's name",
+    )
+
+
+def _text(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{axis} {size}" for axis, size in sizes.items())
 
 
 def _sizes(profile: Profile) -> Iterator[dict[str, int]]:

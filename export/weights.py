@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from .store import BundleWriter
 
@@ -36,107 +35,109 @@ class _Place:
 
 @dataclass
 class WeightStore:
-    """The tensors that the bundle under construction already holds, by SHA-256 of their bytes."""
+    """The tensors that the bundle under construction already holds, by SHA-256 of their bytes.
+
+    In memory, a graph refers to a file of the bundle by its absolute path; ``graph_bytes`` makes that relative.
+    """
 
     writer: BundleWriter
     _places: dict[str, _Place] = field(default_factory=dict)
     _component: str = ""
+    _unread: list[tuple[str, str]] = field(default_factory=list)  # (graph, component)
 
-    def externalize(self, model: ir.Model, name: str) -> None:
+    def externalize(self, model: ir.Model, component: str, variant: str = "") -> None:
         """Move a graph's large initializers into the bundle; those that are there already are only referred to.
 
-        New ones go to ``onnx/weights/<name>-<hash>.bin``. Afterwards the initializers are external tensors whose
-        locations are bundle-relative; ``graph_bytes`` makes them relative to another folder.
-        """
-        self._enter(name.partition(".")[0])
-        new: list[tuple[str, bytes]] = []
-        keys: dict[str, str] = {}
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < _INLINE_BYTES:
-                continue
-            data = tensor.tobytes()
-            keys[str(value.name)] = key = hashlib.sha256(data).hexdigest()
-            if key not in self._places:
-                self._places[key] = _Place("", 0, len(data))  # claimed; placed below
-                new.append((key, data))
-        self._write(name, new)
-        for value in model.graph.initializers.values():
-            if value.name not in keys or value.const_value is None:
-                continue
-            place, tensor = self._places[keys[value.name]], value.const_value
-            value.const_value = ir.ExternalTensor(
-                place.file, place.offset, place.length, tensor.dtype, shape=tensor.shape, name=value.name,
-                base_dir=self.writer.folder,
-            )  # fmt: skip
-
-    def load(self, graph: str, component: str) -> ir.Model:
-        """Read a portable graph that was taken over with its weights, and learn its tensors.
-
-        The tensors are views of mapped files: ONNX tools refuse to open files with several links themselves, which
-        these are until the previous bundle is removed.
+        New ones go, one at a time, to ``onnx/weights/<component><variant>-<hash>.bin``.
         """
         self._enter(component)
-        model = ir.load(self.writer.folder / graph)
-        files: dict[str, NDArray[np.uint8]] = {}
+        large: list[tuple[ir.Value, str]] = []
+        new: dict[str, ir.TensorProtocol] = {}
         for value in model.graph.initializers.values():
             tensor = value.const_value
-            if not isinstance(tensor, ir.ExternalTensor) or tensor.offset is None or tensor.length is None:
+            if tensor is None or tensor.nbytes < _INLINE_BYTES or isinstance(tensor, ir.ExternalTensor):
                 continue
-            file = f"{GRAPH_FOLDER}/{tensor.location}"
-            if file not in files:
-                files[file] = np.memmap(self.writer.folder / file, np.uint8, "r")
-            data = files[file][tensor.offset : tensor.offset + tensor.length]
-            self._places.setdefault(hashlib.sha256(data.data).hexdigest(), _Place(file, tensor.offset, tensor.length))
-            array = data.view(tensor.dtype.numpy()).reshape(tensor.shape.numpy())
-            value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=str(value.name))
+            key = hashlib.sha256(tensor.tobytes()).hexdigest()
+            large.append((value, key))
+            if key not in self._places:
+                new[key] = tensor
+        if new:
+            self._write(f"{component}{variant}", new)
+        for value, key in large:
+            value.const_value = self._external(value, self._places[key])
+
+    def taken_over(self, graph: str, component: str) -> None:
+        """Say that a portable graph was taken over with its weights; they are hashed when a graph is written."""
+        self._unread.append((graph, component))
+
+    def load(self, graph: str) -> ir.Model:
+        """Read a portable graph of the bundle under construction."""
+        model = ir.load(self.writer.folder / graph)
+        for value in model.graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                file = f"{GRAPH_FOLDER}/{tensor.location}"
+                value.const_value = self._external(value, _Place(file, tensor.offset or 0, tensor.nbytes))
         return model
 
+    def graph_bytes(self, model: ir.Model, *, relative_to: str = "") -> bytes:
+        """A graph serialized with external weights, whose locations are relative to a folder of the bundle."""
+        proto = ir.to_proto(model)
+        for tensor in proto.graph.initializer:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = os.path.relpath(entry.value, self.writer.folder / relative_to)
+        data: bytes = proto.SerializeToString(deterministic=True)
+        return data
+
+    def files(self, model: ir.Model) -> tuple[str, ...]:
+        """The bundle-relative weight files that a graph refers to."""
+        tensors = (value.const_value for value in model.graph.initializers.values())
+        locations = {tensor.location for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}
+        return tuple(sorted(os.path.relpath(location, self.writer.folder) for location in locations))
+
     def _enter(self, component: str) -> None:
-        """Forget the small tensors of other components."""
+        """Forget the small tensors of other components, and learn those of graphs that were taken over."""
         if component != self._component:
             self._places = {key: place for key, place in self._places.items() if place.length >= _SHARED_BYTES}
             self._component = component
+        while self._unread:
+            graph, owner = self._unread.pop()
+            for value in self.load(graph).graph.initializers.values():
+                tensor = value.const_value
+                if not isinstance(tensor, ir.ExternalTensor):
+                    continue
+                if owner == component or tensor.nbytes >= _SHARED_BYTES:
+                    key = hashlib.sha256(tensor.tobytes()).hexdigest()
+                    file = os.path.relpath(tensor.location, self.writer.folder)
+                    self._places.setdefault(key, _Place(file, tensor.offset or 0, tensor.nbytes))
+                    tensor.release()
 
-    def _write(self, name: str, tensors: list[tuple[str, bytes]]) -> None:
-        if not tensors:
-            return
-        offsets, end = [], 0
-        for _, data in tensors:
-            offsets.append(end)
-            end += -(-len(data) // _ALIGNMENT) * _ALIGNMENT
-        total = hashlib.sha256("".join(key for key, _ in tensors).encode()).hexdigest()
-        file = f"{WEIGHT_FOLDER}/{name}-{total[:12]}.bin"
-        self.writer.write(file, _padded(data for _, data in tensors))
-        for (key, data), offset in zip(tensors, offsets, strict=True):
-            self._places[key] = _Place(file, offset, len(data))
+    def _external(self, value: ir.Value, place: _Place) -> ir.ExternalTensor:
+        tensor = value.const_value
+        # An absolute path without a base: with one, onnx_ir refuses files that have several links, as those that were
+        # taken over do until the previous bundle is removed.
+        return ir.ExternalTensor(
+            str(self.writer.folder / place.file), place.offset, place.length, tensor.dtype,
+            shape=tensor.shape, name=value.name, base_dir="",
+        )  # fmt: skip
+
+    def _write(self, name: str, tensors: dict[str, ir.TensorProtocol]) -> None:
+        file = f"{WEIGHT_FOLDER}/{name}-{hashlib.sha256(''.join(tensors).encode()).hexdigest()[:12]}.bin"
+        end = 0
+        for key, tensor in tensors.items():
+            self._places[key] = _Place(file, end, tensor.nbytes)
+            end += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
+        self.writer.write(file, _padded(tensor.tobytes() for tensor in tensors.values()))
 
 
-def _padded(chunks: Iterable[bytes]) -> Iterable[bytes]:
+def _padded(chunks: Iterable[bytes]) -> Iterator[bytes]:
     for chunk in chunks:
         yield chunk
         yield b"\0" * (-len(chunk) % _ALIGNMENT)
-
-
-def weight_files(model: ir.Model) -> tuple[str, ...]:
-    """The bundle-relative weight files that a graph refers to."""
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return tuple(sorted({str(tensor.location) for tensor in tensors if isinstance(tensor, ir.ExternalTensor)}))
 
 
 def parameter_count(model: ir.Model) -> int:
     """How many floating-point weights a graph uses; what a component does not need was left out of it."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.size for tensor in tensors if tensor is not None and tensor.dtype.is_floating_point())
-
-
-def graph_bytes(model: ir.Model, *, relative_to: str = "") -> bytes:
-    """A graph serialized with external weights, whose locations are given relative to a folder of the bundle."""
-    proto = ir.to_proto(model)
-    prefix = f"{relative_to}/" if relative_to else ""
-    for tensor in proto.graph.initializer:
-        for entry in tensor.external_data:
-            if entry.key == "location":
-                entry.value = entry.value.removeprefix(prefix)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
