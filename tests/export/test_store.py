@@ -1,0 +1,338 @@
+"""A bundle is written whole or not at all."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from latentrt.export import store
+from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
+from latentrt.export.store import BundleWriter, changed_parts
+from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.errors import OutputError
+from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, LatentSpace, Manifest
+
+
+def manifest(writer: BundleWriter) -> Manifest:
+    """A manifest of nothing but the files that were written."""
+    return Manifest(
+        schema_version=SCHEMA_VERSION, latentrt="0", name="nothing", family="sdxl", latent_space=LatentSpace(4, 8, 8),
+        text_encodings=(), time_ids=(), force_zeros_for_empty_prompt=True, scheduler={}, defaults=Defaults(8, 8, 1, 1),
+        buckets=(), components={}, engines=(), files=dict(writer.files), tools={},
+    )  # fmt: skip
+
+
+def write_bundle(out: Path, files: dict[str, bytes]) -> None:
+    with BundleWriter(out) as writer:
+        for name, content in files.items():
+            writer.write(name, content)
+        writer.commit(manifest(writer))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_committed_bundle_opens_and_nothing_else_is_there(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", {"a": b"one", "deep/er/b": b""})
+    bundle = open_bundle(tmp_path / "bundle")
+    assert bundle.read("a") == b"one"
+    assert bundle.manifest.files["deep/er/b"].size == 0
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_file_is_written_chunk_by_chunk(tmp_path: Path) -> None:
+    with BundleWriter(tmp_path / "bundle") as writer:
+        seen = []
+
+        def chunks() -> Iterator[bytes]:
+            for number in range(3):
+                seen.append((writer.folder / "a").stat().st_size if number else 0)
+                yield bytes([number]) * (1 << 20)
+
+        writer.write("a", chunks())
+        writer.commit(manifest(writer))
+    assert seen == [0, 1 << 20, 2 << 20]
+    assert open_bundle(tmp_path / "bundle").manifest.files["a"].size == 3 << 20
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit(143)])
+def test_whatever_ends_a_build_leaves_the_previous_bundle_alone(tmp_path: Path, error: BaseException) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one"})
+    before = contents(out)
+
+    def build() -> None:
+        with BundleWriter(out) as writer:
+            assert writer.take_over(["a"])
+            writer.write("b", b"two")
+            raise error
+
+    with pytest.raises(type(error)):
+        build()
+    assert contents(out) == before
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_folders_made_for_a_build_that_failed_go_with_it(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), BundleWriter(tmp_path / "new" / "deep" / "bundle"):
+        raise RuntimeError
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("renames_before", [0, 1])
+def test_an_interrupt_while_committing_leaves_one_whole_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames_before: int
+) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one"})
+    rename, count = Path.rename, 0
+
+    def interrupted(path: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count == renames_before + 1:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(out, {"b": b"two"})
+    assert open_bundle(out).read("a") == b"one"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_build_killed_between_the_two_renames_is_mended_by_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one"})
+    out.rename(tmp_path / ".bundle.old")
+    with BundleWriter(out) as writer:
+        assert writer.take_over(["a"])
+    assert open_bundle(out).read("a") == b"one"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_remains_of_a_killed_build_are_not_trusted(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(tmp_path / "other", {"a": b"half"})
+    (tmp_path / "other").rename(tmp_path / ".bundle.partial")
+    (tmp_path / ".bundle.lock").touch()
+    with BundleWriter(out) as writer:
+        assert writer.previous is None
+        assert contents(writer.folder) == {}
+        writer.write("b", b"two")
+        writer.commit(manifest(writer))
+    assert set(contents(out)) == {"b", "manifest.json"}
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_files_are_taken_over_only_while_they_are_what_the_manifest_says(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one", "b": b"two"})
+    (out / "b").write_bytes(b"owt")
+    with BundleWriter(out) as writer:
+        assert writer.take_over(["a"])
+        assert not writer.take_over(["b"])
+        assert not writer.take_over(["missing"])
+        assert set(writer.files) == {"a"}
+        writer.commit(manifest(writer))
+    assert set(contents(out)) == {"a", "manifest.json"}
+
+
+def test_a_file_that_was_taken_over_is_never_written_to(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one"})
+    with BundleWriter(out) as writer:
+        assert writer.take_over(["a"])
+        with pytest.raises(OutputError, match="File exists"):
+            writer.write("a", b"two")
+    assert open_bundle(out).read("a") == b"one"
+
+
+def test_files_are_copied_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"a": b"one"})
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(store.os, "link", refuse)
+    with BundleWriter(out) as writer:
+        assert writer.take_over(["a"])
+        writer.commit(manifest(writer))
+    assert open_bundle(out).read("a") == b"one"
+
+
+def test_a_previous_bundle_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "manifest.json").write_text("{")
+    write_bundle(out, {"a": b"one"})
+    assert open_bundle(out).read("a") == b"one"
+
+
+def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "v1", {"a": b"one"})
+    (tmp_path / "current").symlink_to(tmp_path / "v1")
+    write_bundle(tmp_path / "current", {"b": b"two"})
+    assert (tmp_path / "current").is_symlink()
+    assert open_bundle(tmp_path / "v1").read("b") == b"two"
+    assert names(tmp_path) == ["current", "v1"]
+
+
+# --- the place --------------------------------------------------------------------------------------------------------
+
+
+def refused(out: Path) -> str:
+    with pytest.raises(OutputError) as error:
+        write_bundle(out, {"a": b"one"})
+    return str(error.value)
+
+
+def test_a_place_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "thesis.txt").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("file", "folder", "loop"):
+        assert "exists and is not a bundle" in refused(tmp_path / name)
+    assert "exists and is not a bundle" in refused(Path("/"))
+    assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
+    assert names(tmp_path) == ["file", "folder", "loop"]
+
+
+def test_an_empty_folder_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "bundle").mkdir()
+    write_bundle(tmp_path / "bundle", {"a": b"one"})
+    assert open_bundle(tmp_path / "bundle").read("a") == b"one"
+
+
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "a folder that you may write to" in refused(tmp_path / "file" / "bundle")
+    assert "a folder that you may write to" in refused(Path("/proc/latentrt/bundle"))
+
+
+def test_an_error_of_the_system_names_the_place_and_leaves_nothing(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OutputError, match=r"bundle: cannot be written \| received: File too large \| make room"):
+            write_bundle(tmp_path / "bundle", {"a": b"one", "b": b"x" * 20_000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert names(tmp_path) == []
+
+
+# --- two builds at once -----------------------------------------------------------------------------------------------
+
+
+def test_a_second_build_waits_for_the_first_and_takes_over_from_it(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    told, entered = threading.Event(), threading.Event()
+    taken_over: list[bool] = []
+
+    def second() -> None:
+        with BundleWriter(out, told.set) as writer:
+            entered.set()
+            taken_over.append(writer.take_over(["a"]))
+            writer.commit(manifest(writer))
+
+    thread = threading.Thread(target=second)
+    with BundleWriter(out) as writer:
+        thread.start()
+        assert told.wait(10)
+        assert not entered.wait(0.2)
+        writer.write("a", b"one")
+        writer.commit(manifest(writer))
+    thread.join(10)
+    assert taken_over == [True]
+    assert open_bundle(out).read("a") == b"one"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_build_interrupted_while_it_waits_leaves_the_other_alone(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    out = tmp_path / "bundle"
+    with BundleWriter(out) as writer:
+        writer.write("a", b"one")
+        with pytest.raises(KeyboardInterrupt), BundleWriter(out, interrupt):
+            pass
+        writer.commit(manifest(writer))
+    assert open_bundle(out).read("a") == b"one"
+
+
+# --- a real build that is stopped -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_build_stopped_by_a_signal(
+    start_latentrt: Callable[..., subprocess.Popen[str]],
+    tiny_checkpoint: Path,
+    text_bundle_copy: Path,
+    number: signal.Signals,
+) -> None:
+    out = text_bundle_copy
+    before = contents(out)
+    process = start_latentrt("build-engines", tiny_checkpoint, "--out", out, "--component", "text_encoder", "--force")
+    deadline = time.monotonic() + 120
+    while not (out.parent / f".{out.name}.partial" / "tokenizers").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=60)
+
+    assert process.returncode not in (0, 2)
+    assert "Traceback" not in messages
+    assert contents(out) == before
+    if number == signal.SIGKILL:
+        assert (out.parent / f".{out.name}.partial").exists()
+        shutil.rmtree(out / "onnx")  # so that the next build would gain from what it must not trust
+        options = BuildOptions(components=("text_encoder",))
+        bundle_from_checkpoint(tiny_checkpoint, out, options)
+        assert contents(out) == before
+    assert names(out.parent) == [out.name]
+
+
+def test_a_build_on_a_disk_that_fills_up(
+    latentrt: Callable[..., subprocess.CompletedProcess[str]], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
+
+    out = tmp_path / "new" / "bundle"
+    arguments = ("build-engines", tiny_checkpoint, "--out", out, "--component", "text_encoder")
+    done = latentrt(*arguments, preexec_fn=limit)
+    assert done.returncode == 2
+    assert "cannot be written | received: File too large | make room" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert names(tmp_path) == []
+
+
+# --- keys -------------------------------------------------------------------------------------------------------------
+
+
+def test_changed_parts_are_named_with_both_values() -> None:
+    old = {"weights": "a" * 64, "precision": "fp32", "gone": "1"}
+    new = {"weights": "b" * 64, "precision": "fp32", "opset": "23"}
+    assert changed_parts(old, new) == [
+        f"weights changed: {'a' * 12} -> {'b' * 12}",
+        "opset changed: none -> 23",
+        "gone changed: 1 -> none",
+    ]
+    assert changed_parts(new, new) == []

@@ -1,0 +1,99 @@
+"""PNGs say how they were made, in A1111's form and in ours."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from latentrt.runtime import Pipeline
+from latentrt.runtime.errors import OutputError, RequestError
+from latentrt.runtime.provenance import read_provenance
+
+
+def test_a_picture_can_be_made_again_from_its_png(emoji: Pipeline, tmp_path: Path) -> None:
+    prompt = 'a fox, "quoted": 日本語\nsecond line'
+    (path,) = emoji(
+        prompt,
+        negative_prompt="red",
+        width=160,
+        height=96,
+        num_inference_steps=3,
+        guidance_scale=4.5,
+        seed=12,
+        crops_coords_top_left=(8, 0),
+    ).save(tmp_path / "a.png")
+    made, _ = read_provenance(path)
+    assert made is not None
+    again = emoji(
+        made.prompt,
+        negative_prompt=made.negative_prompt,
+        width=made.width,
+        height=made.height,
+        num_inference_steps=made.num_inference_steps,
+        guidance_scale=made.guidance_scale,
+        seed=made.seed,
+        sampler=made.sampler,
+        schedule=made.schedule,
+        original_size=made.original_size,
+        crops_coords_top_left=made.crops_coords_top_left,
+        target_size=made.target_size,
+    ).images[0]
+    with Image.open(path) as written:
+        assert np.array_equal(np.asarray(written), np.asarray(again))
+    assert made.bundle_hash == hashlib.sha256((emoji.bundle.path / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_the_parameters_text_is_what_viewers_of_a1111_pictures_read(emoji: Pipeline, tmp_path: Path) -> None:
+    output = emoji("a fox", negative_prompt="red, blue", num_inference_steps=2, guidance_scale=7.5, seed=3)
+    (path,) = output.save(tmp_path / "a.png")
+    with Image.open(path) as picture:
+        lines = str(picture.info["parameters"]).split("\n")
+    assert lines[0] == "a fox"
+    assert lines[1] == "Negative prompt: red, blue"
+    settings = dict(part.split(": ", 1) for part in lines[2].split(", "))
+    assert settings["Steps"] == "2"
+    assert settings["CFG scale"] == "7.5"
+    assert settings["Seed"] == "3"
+    assert settings["Size"] == "128x128"
+    assert settings["Model hash"] == emoji.bundle.hash[:10]
+
+
+def test_injected_latents_are_told_apart_from_a_seed(emoji: Pipeline) -> None:
+    latents = np.zeros((1, 4, 16, 16), np.float32)
+    output = emoji("a fox", num_inference_steps=1, latents=latents)
+    assert output.provenance[0].initial_latents == "given"
+
+
+def test_several_pictures_get_numbered_names(emoji: Pipeline, tmp_path: Path) -> None:
+    output = emoji("a fox", num_inference_steps=1, num_images_per_prompt=2, seed=5)
+    paths = output.save(tmp_path / "a.png")
+    assert [path.name for path in paths] == ["a-0.png", "a-1.png"]
+    seeds = [made.seed for made, _ in map(read_provenance, paths) if made is not None]
+    assert seeds == [5, 6]
+
+
+def test_a_folder_that_does_not_exist(emoji: Pipeline, tmp_path: Path) -> None:
+    output = emoji("a fox", num_inference_steps=1)
+    with pytest.raises(OutputError, match="cannot be written"):
+        output.save(tmp_path / "none" / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_cannot_be_saved(emoji: Pipeline, tmp_path: Path) -> None:
+    output = emoji("a fox", num_inference_steps=1, output_type="np")
+    with pytest.raises(RequestError, match="output_type='pil'"):
+        output.save(tmp_path / "a.png")
+
+
+def test_pictures_of_other_tools(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
+    assert read_provenance(tmp_path / "plain.png") == (None, None)
+    (tmp_path / "no.png").write_bytes(b"no picture")
+    with pytest.raises(RequestError, match="not a readable picture"):
+        read_provenance(tmp_path / "no.png")
+    with pytest.raises(RequestError, match="no such file"):
+        read_provenance(tmp_path / "absent.png")

@@ -1,0 +1,88 @@
+"""Requests that cannot be run say what was received, what is expected and what to do."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from latentrt.runtime import Pipeline
+from latentrt.runtime.errors import InputError, RequestError
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "width off the stride": ({"width": 100}, r"width \| received: 100 \| expected: a multiple of 32 from 64 to 192"),
+    "the nearest width is named": ({"width": 100}, "the nearest is 96"),
+    "width above the profile": ({"width": 256}, r"width \| received: 256 .* larger or smaller --aspects"),
+    "height below the profile": ({"height": 32}, r"height \| received: 32"),
+    "zero height": ({"height": 0}, r"height \| received: 0"),
+    "width of a wrong type": ({"width": 128.0}, r"width \| received: 128.0 \| expected: an integer"),
+    "no steps": ({"num_inference_steps": 0}, r"num_inference_steps \| received: 0 .* from 1 to 1000"),
+    "negative steps": ({"num_inference_steps": -3}, r"num_inference_steps \| received: -3"),
+    "ten thousand steps": ({"num_inference_steps": 10_000}, r"num_inference_steps \| received: 10000"),
+    "steps of a wrong type": ({"num_inference_steps": "20"}, r"num_inference_steps \| received: '20'"),
+    "unknown sampler": ({"sampler": "eulr"}, "sampler .* 'eulr' .* euler"),
+    "unknown schedule": ({"schedule": "karas"}, "schedule .* 'karas' .* karras"),
+    "NaN guidance": ({"guidance_scale": math.nan}, r"guidance_scale \| received: nan \| expected: a finite number"),
+    "infinite guidance": ({"guidance_scale": math.inf}, r"guidance_scale \| received: inf"),
+    "no prompts": ({"prompt": []}, r"prompt \| received: an empty list"),
+    "a prompt that is no text": ({"prompt": 3}, r"prompt \| received: 3 \| expected: a string"),
+    "a list with a prompt that is no text": ({"prompt": ["a", None]}, r"prompt \| received: \['a', None\]"),
+    "too few negatives": (
+        {"prompt": ["a", "b"], "negative_prompt": ["x"]}, r"negative_prompt \| received: 1 negative prompts for 2",
+    ),
+    "an empty list of negatives": ({"negative_prompt": []}, r"negative_prompt \| received: 0 negative prompts for 1"),
+    "too many seeds": ({"seed": [1, 2]}, r"seed \| received: 2 seeds"),
+    "a negative seed": ({"seed": -1}, r"seed \| received: -1 \| expected: an integer from 0"),
+    "a seed beyond 64 bits": ({"seed": 2**64}, "seed"),
+    "no images": ({"num_images_per_prompt": 0}, r"num_images_per_prompt \| received: 0"),
+    "latents of another shape": (
+        {"latents": np.zeros((1, 4, 8, 8), np.float32)}, r"\[1, 4, 8, 8\] \| expected: float32 \[1, 4, 16, 16\]",
+    ),
+    "latents in float64": ({"latents": np.zeros((1, 4, 16, 16))}, r"latents \| received: float64"),
+    "latents for another count": ({"latents": np.zeros((2, 4, 16, 16), np.float32)}, r"latents \| received"),
+    "latents with NaN": ({"latents": np.full((1, 4, 16, 16), np.nan, np.float32)}, "not finite"),
+    "latents that are no array": ({"latents": [1.0]}, r"latents \| received: list"),
+    "output type": ({"output_type": "pt"}, r"output_type \| received: 'pt' \| expected: 'pil', 'np' or 'latent'"),
+    "a size that is no pair": ({"original_size": 128}, r"original_size \| received: 128 \| expected: two integers"),
+    "a negative crop": ({"crops_coords_top_left": (-1, 0)}, r"crops_coords_top_left \| received: -1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD.values(), ids=BAD.keys())
+def test_a_request_that_cannot_be_run(emoji: Pipeline, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        emoji(**{"prompt": "a fox", **arguments})
+    assert isinstance(caught.value, InputError)
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.exit_code == 2
+
+
+def test_nothing_ran_before_a_request_was_refused(emoji: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("an engine ran")
+
+    monkeypatch.setattr(emoji, "_run", refuse)
+    with pytest.raises(RequestError):
+        emoji("a fox", sampler="no such sampler")
+
+
+def test_defaults_are_the_bundles(emoji: Pipeline) -> None:
+    output = emoji("", num_inference_steps=1)
+    assert output.images[0].size == (128, 128)
+    assert output.provenance[0].guidance_scale == 5.0
+    assert output.provenance[0].sampler == "euler"
+
+
+def test_an_omitted_seed_is_drawn_and_told(emoji: Pipeline) -> None:
+    first, second = (emoji("a fox", num_inference_steps=1, output_type="latent") for _ in range(2))
+    assert first.seeds != second.seeds
+    again = emoji("a fox", num_inference_steps=1, output_type="latent", seed=first.seeds[0])
+    assert np.array_equal(again.images, first.images)
+
+
+def test_seed_zero_is_a_seed(emoji: Pipeline) -> None:
+    outputs = [emoji("a fox", num_inference_steps=1, output_type="latent", seed=0) for _ in range(2)]
+    assert outputs[0].seeds == (0,)
+    assert np.array_equal(outputs[0].images, outputs[1].images)
