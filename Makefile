@@ -1,0 +1,56 @@
+# Everything a newcomer, a contributor and CI need. `make demo` and `make test` work on a fresh machine.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+BUNDLE := build/emoji
+# At most two: each worker builds bundles, and the tests load a PyTorch reference beside ours.
+WORKERS ?= 2
+
+.PHONY: help install demo test check format bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    build the emoji bundle, draw pictures, compare with diffusers"
+	@echo "make test    run all tests"
+	@echo "make check   ruff, mypy, packaging"
+	@echo "make bench   LatentRT beside diffusers: a table and a line of JSON"
+	@echo "make format  format the code"
+	@echo "make clean   remove what the others made"
+
+install: $(VENV)/.installed
+
+# Some systems ship Python without ensurepip; virtualenv then makes the environment.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "LatentRT needs Python 3.11 or newer; set PYTHON=... (found $$($(PYTHON) --version))"; exit 2; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV) && $(PYTHON) -m pip install --quiet --target build/virtualenv virtualenv && \
+		PYTHONPATH=build/virtualenv $(PYTHON) -m virtualenv --quiet $(VENV); }
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	$(BIN)/python -P -m latentrt.benchmarks.demo examples/emoji $(BUNDLE) --out build/demo
+
+test: install
+	$(BIN)/pytest --numprocesses $(WORKERS)
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	rm -rf build/dist
+	$(BIN)/python -P -m build --outdir build/dist .
+	$(BIN)/twine check --strict build/dist/*
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install
+	$(BIN)/latentrt build-engines examples/emoji --out $(BUNDLE)
+	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
