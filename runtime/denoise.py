@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from ..kernels.reference import denoise_step, guide
 from .noise import NoiseSource
+from .noise_brownian import BrownianNoise
 from .samplers import SamplerTable
 
 Array = NDArray[np.float32]
+DrawNoise = Callable[[int], Array]
 RunDenoiser = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 
 
@@ -38,12 +40,20 @@ def initial_latents(table: SamplerTable, noise: Array) -> Array:
     return np.multiply(noise, float(table.initial_noise_scale), dtype=np.float32)
 
 
+def step_noise(table: SamplerTable, seed: int, source: NoiseSource, shape: Sequence[int]) -> DrawNoise:
+    """What one image's ``[C, h, w]`` draws come from: its stream, or the increments of its seed's Brownian path."""
+    if table.noise == "brownian":
+        path = BrownianNoise(seed, shape, *table.noise_range)
+        return lambda draw: path.increment(*table.noise_sigmas[draw].tolist())
+    return lambda draw: source.randn(shape)
+
+
 def denoise(
     run: RunDenoiser,
     rows: Mapping[str, NDArray[Any]],
     table: SamplerTable,
     latents: Array,
-    noise: Sequence[NoiseSource],
+    noise: Sequence[DrawNoise],
 ) -> Iterator[DenoiseStep]:
     """Run a sampler's table.
 
@@ -52,13 +62,14 @@ def denoise(
         rows: the inputs that stay the same, ``[rows, ...]``, conditional rows last (see ``conditioning``).
         table: the sampler and schedule; evaluations whose guidance is 1 run the conditional rows only.
         latents: the first state ``[images, C, h, w]``, as ``initial_latents`` gives it; updated in place.
-        noise: one source per image, for samplers that add noise.
+        noise: one per image, for samplers that add noise; called with the number of the draw.
     """
     images = len(latents)
     row_count = len(rows["encoder_hidden_states"])
     conditional = {name: value[-images:] for name, value in rows.items()}
     history = [np.empty_like(latents) for _ in range(table.history_weights.shape[1])]
     draws: list[Array] = []
+    drawn = 0
     model_input = np.empty((row_count, *latents.shape[1:]), np.float32)
     for k in range(table.evaluations):
         guidance = float(table.guidance[k])
@@ -70,8 +81,9 @@ def denoise(
         timestep = np.full(len(sample), table.timesteps[k], np.float32)
         outputs = run({"sample": sample, "timestep": timestep, **(rows if guided else conditional)})
         if table.draws_noise[k]:
-            drawn = np.stack([source.randn(latents.shape[1:]) for source in noise])
-            draws = [drawn, *draws][: table.noise_weights.shape[1]]
+            newest = np.stack([draw(drawn) for draw in noise])
+            draws = [newest, *draws][: table.noise_weights.shape[1]]
+            drawn += 1
         denoise_step(
             latents,
             guide(outputs["model_output"], images, guidance),
@@ -85,4 +97,4 @@ def denoise(
         )
         step = int(table.step[k])
         if k + 1 == table.evaluations or table.step[k + 1] != step:
-            yield DenoiseStep(step, table.num_inference_steps, float(table.timesteps[k]), latents)
+            yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from ..kernels.reference import bytes_from_image, image_from_decoded
 from .bundle import Bundle, open_bundle
 from .conditioning import conditioning_rows, encode_texts, unique_texts
-from .denoise import denoise, initial_latents
+from .denoise import denoise, initial_latents, step_noise
 from .errors import BundleError, RequestError
 from .noise import TorchCpuNoise
 from .provenance import Provenance, write_png
@@ -104,11 +104,13 @@ class Pipeline:
         width: int | None = None,
         height: int | None = None,
         num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | Sequence[float] | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         seed: int | Sequence[int] | None = None,
         num_images_per_prompt: int = 1,
         sampler: str | None = None,
         schedule: str | None = None,
+        sampler_options: Mapping[str, Any] | None = None,
         latents: NDArray[np.float32] | None = None,
         output_type: str = "pil",
         original_size: Size | None = None,
@@ -127,11 +129,15 @@ class Pipeline:
                 zeros in place of embeddings, or the empty text.
             width, height: image pixels; multiples of the model's stride inside the bundle's profile.
             num_inference_steps: 1 to 1000.
-            guidance_scale: classifier-free guidance; at 1 or less it is off, and each step costs half.
+            guidance_scale: classifier-free guidance; at 1 or less it is off, and each step costs half. A list has one
+                for each step.
+            guidance_interval: fractions of the run, ``(start, stop)``, outside which guidance is off.
             seed: image ``i`` has ``seed + i``, unless there is one seed per image. The same seed gives the same picture
                 alone, in a batch and beside any neighbours. Omitted, a random one is drawn; ``Output.seeds`` tells.
             num_images_per_prompt: pictures per prompt, ordered by prompt.
             sampler, schedule: see ``latentrt samplers``; omitted, those of the checkpoint's scheduler config.
+            sampler_options: settings of the sampler by name, such as ``eta``, ``solver_order``, ``timesteps``,
+                ``sigmas`` or ``noise="brownian"``; see ``samplers.build_table``.
             latents: the initial noise, float32 ``[images, C, height/scale, width/scale]`` of unit variance.
             output_type: ``"pil"``, ``"np"`` (float32 ``[images, H, W, 3]`` in 0..1) or ``"latent"``.
             original_size, crops_coords_top_left, target_size: SDXL's size conditioning, (height, width) or (top, left)
@@ -153,10 +159,12 @@ class Pipeline:
                 height=height,
                 num_inference_steps=num_inference_steps,
                 guidance_scale=guidance_scale,
+                guidance_interval=guidance_interval,
                 seed=seed,
                 num_images_per_prompt=num_images_per_prompt,
                 sampler=sampler,
                 schedule=schedule,
+                sampler_options=sampler_options,
                 latents=latents,
                 output_type=output_type,
                 original_size=original_size,
@@ -172,6 +180,8 @@ class Pipeline:
                 request.num_inference_steps,
                 self._model_schedule,
                 guidance_scale=request.guidance_scale if request.guided else 1.0,
+                guidance_interval=request.guidance_interval,
+                **request.sampler_options,
             )
             rows = self._encode(request, timings)
             final, steps_done = self._denoise(request, table, rows, timings, callback_on_step_end)
@@ -208,9 +218,10 @@ class Pipeline:
             if noise is None:
                 noise = np.stack([source.randn(shape) for source in sources])
             latents = initial_latents(table, noise)
+            draws = [step_noise(table, *of_image, shape) for of_image in zip(request.seeds, sources, strict=True)]
         done = 0
         with timings.stage("denoise"):
-            for step in denoise(lambda inputs: self._run("denoiser", inputs, timings), rows, table, latents, sources):
+            for step in denoise(lambda inputs: self._run("denoiser", inputs, timings), rows, table, latents, draws):
                 done = step.index + 1
                 if callback is not None and not self._go_on(callback, step.index, step.timestep, step.latents):
                     break
@@ -268,8 +279,10 @@ class Pipeline:
                 initial_latents="seed" if request.latents is None else "given",
                 sampler=table.sampler,
                 schedule=table.schedule,
-                num_inference_steps=request.num_inference_steps,
+                num_inference_steps=table.num_inference_steps,
                 guidance_scale=request.guidance_scale,
+                guidance_interval=request.guidance_interval,
+                sampler_options=request.sampler_options,
                 width=request.width,
                 height=request.height,
                 original_size=size.original_size,

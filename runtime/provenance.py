@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from PIL import Image, UnidentifiedImageError
@@ -33,7 +35,9 @@ class Provenance(msgspec.Struct, frozen=True):
     sampler: str
     schedule: str
     num_inference_steps: int
-    guidance_scale: float
+    guidance_scale: float | tuple[float, ...]
+    guidance_interval: tuple[float, float] | None
+    sampler_options: Mapping[str, Any]
     width: int
     height: int
     original_size: tuple[int, int]
@@ -52,7 +56,7 @@ def parameters_text(made: Provenance) -> str:
         "Steps": made.num_inference_steps,
         "Sampler": made.sampler,
         "Schedule type": made.schedule,
-        "CFG scale": f"{made.guidance_scale:g}",
+        "CFG scale": _guidance_text(made.guidance_scale),
         "Seed": made.seed,
         "Size": f"{made.width}x{made.height}",
         "Model hash": made.bundle_hash[:10],
@@ -63,6 +67,10 @@ def parameters_text(made: Provenance) -> str:
     if made.negative_prompt:
         lines.append(f"Negative prompt: {made.negative_prompt}")
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
+
+
+def _guidance_text(scale: float | tuple[float, ...]) -> str:
+    return " ".join(f"{one:g}" for one in (scale if isinstance(scale, tuple) else (scale,)))
 
 
 def png_bytes(image: Image.Image, made: Provenance) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -37,11 +37,13 @@ class Request:
     negative_prompts: tuple[str | None, ...]
     width: int
     height: int
-    num_inference_steps: int
-    guidance_scale: float
+    num_inference_steps: int | None
+    guidance_scale: float | tuple[float, ...]
+    guidance_interval: tuple[float, float] | None
     seeds: tuple[int, ...]
     sampler: str | None
     schedule: str | None
+    sampler_options: Mapping[str, Any]
     latents: NDArray[np.float32] | None
     output_type: OutputType
     positive_size: SizeConditioning
@@ -55,7 +57,8 @@ class Request:
     @property
     def guided(self) -> bool:
         """Whether classifier-free guidance is on; as in diffusers, a scale of 1 or less turns it off."""
-        return self.guidance_scale > 1
+        scale = self.guidance_scale
+        return any(one > 1 for one in (scale if isinstance(scale, tuple) else (scale,)))
 
 
 def request_from_arguments(
@@ -66,11 +69,13 @@ def request_from_arguments(
     width: int | None,
     height: int | None,
     num_inference_steps: int | None,
-    guidance_scale: float | None,
+    guidance_scale: float | Sequence[float] | None,
+    guidance_interval: tuple[float, float] | None,
     seed: int | Sequence[int] | None,
     num_images_per_prompt: int,
     sampler: str | None,
     schedule: str | None,
+    sampler_options: Mapping[str, Any] | None,
     latents: Any,
     output_type: str,
     original_size: Size | None,
@@ -90,7 +95,10 @@ def request_from_arguments(
     per_prompt = _integer("num_images_per_prompt", num_images_per_prompt, 1, None)
     width = _side("width", manifest.defaults.width if width is None else width, manifest)
     height = _side("height", manifest.defaults.height if height is None else height, manifest)
-    steps = manifest.defaults.num_inference_steps if num_inference_steps is None else num_inference_steps
+    options = dict(sampler_options or {})
+    steps = num_inference_steps
+    if steps is None and not options.keys() & {"timesteps", "sigmas"}:  # a list says how many there are
+        steps = manifest.defaults.num_inference_steps
     guidance = manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale
     if output_type not in get_args(OutputType):
         raise RequestError("output_type", received=repr(output_type), expected="'pil', 'np' or 'latent'")
@@ -114,11 +122,13 @@ def request_from_arguments(
         negative_prompts=tuple(text for text in negatives for _ in range(per_prompt)),
         width=width,
         height=height,
-        num_inference_steps=_integer("num_inference_steps", steps, 1, MAX_STEPS),
-        guidance_scale=_finite("guidance_scale", guidance),
+        num_inference_steps=None if steps is None else _integer("num_inference_steps", steps, 1, MAX_STEPS),
+        guidance_scale=_guidance(guidance),
+        guidance_interval=guidance_interval,
         seeds=_seeds(seed, images),
         sampler=sampler,
         schedule=schedule,
+        sampler_options=options,
         latents=_latents(latents, images, height, width, manifest),
         output_type=output_type,  # type: ignore[arg-type]  # checked above
         positive_size=positive,
@@ -211,6 +221,12 @@ def _finite(name: str, value: Any) -> float:
     ):
         raise RequestError(name, received=repr(value), expected="a finite number")
     return float(value)
+
+
+def _guidance(scale: Any) -> float | tuple[float, ...]:
+    if isinstance(scale, Sequence) and not isinstance(scale, str):
+        return tuple(_finite("guidance_scale", one) for one in scale)
+    return _finite("guidance_scale", scale)
 
 
 def _pair(name: str, value: Size) -> Size:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from latentrt.runtime import Pipeline, load
 from latentrt.runtime.errors import EngineError, RequestError
+from latentrt.runtime.timing import Timings
 
 State = dict[str, NDArray[np.float32]]
 
@@ -128,3 +129,48 @@ def test_one_thread_draws_the_same_picture(emoji: Pipeline, emoji_bundle: Path) 
     with load(emoji_bundle, threads=1, verify=False) as pipe:
         alone = pipe("a fox", seed=3, num_inference_steps=3, output_type="np").images
     assert np.abs(alone - emoji("a fox", seed=3, num_inference_steps=3, output_type="np").images).max() < 1e-5
+
+
+def test_guidance_outside_its_interval_costs_one_row(emoji: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    run = emoji._run
+
+    def count(component: str, inputs: Mapping[str, NDArray[np.float32]], timings: Timings) -> object:
+        if component == "denoiser":
+            rows.append(len(inputs["sample"]))
+        return run(component, inputs, timings)
+
+    monkeypatch.setattr(emoji, "_run", count)
+    emoji("a fox", num_inference_steps=10, guidance_scale=5.0, guidance_interval=(0.2, 0.6))
+    assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
+    rows.clear()
+    emoji("a fox", num_inference_steps=3, guidance_scale=[5.0, 1.0, 2.0])
+    assert rows == [2, 1, 2]
+
+
+def test_sampler_options_reach_the_table(emoji: Pipeline) -> None:
+    timesteps = [901.0, 601.0, 301.0, 1.0]
+    seen: list[float] = []
+
+    def look(pipe: Pipeline, index: int, timestep: float, state: State) -> None:
+        seen.append(timestep)
+
+    output = emoji("a fox", seed=1, sampler_options={"timesteps": timesteps}, callback_on_step_end=look)
+    assert seen == timesteps
+    assert output.provenance[0].num_inference_steps == 4
+    assert output.provenance[0].sampler_options == {"timesteps": timesteps}
+    with pytest.raises(RequestError, match="etta"):
+        emoji("a fox", sampler="ddim", sampler_options={"etta": 0.5})
+
+
+def test_brownian_noise_makes_runs_of_different_lengths_alike(emoji: Pipeline) -> None:
+    def final(steps: int, noise: str) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = emoji(
+            "a fox on a blue background", seed=5, num_inference_steps=steps, sampler="dpmpp_2m_sde",
+            schedule="karras", sampler_options={"noise": noise}, output_type="latent",
+        ).images  # fmt: skip
+        return images
+
+    brownian = np.abs(final(40, "brownian") - final(60, "brownian")).mean()
+    gaussian = np.abs(final(40, "gaussian") - final(60, "gaussian")).mean()
+    assert brownian < 0.5 * gaussian

@@ -1,0 +1,142 @@
+"""The exporter keeps the contract: names, dtypes, symbolic axes, opset; or says what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+
+from latentrt.export.components import Component
+from latentrt.export.onnx_from_torch import OPSET, example_inputs, example_sizes, onnx_from_torch
+from latentrt.runtime.errors import ExportError
+from latentrt.runtime.spec import TensorSpec
+
+IMAGE = TensorSpec("image", "float32", ("images", 3, "8*height", "8*width"))
+LATENTS = TensorSpec("latents", "float32", ("images", 3, "height", "width"))
+
+
+def component(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], precision: str = "fp32") -> Component:
+    return Component("toy", "toy", precision, inputs, outputs, load=nn.Identity)
+
+
+class Function(nn.Module):
+    """A module of one function, with a weight so that casts have something to cast."""
+
+    def __init__(self, function: Callable[..., torch.Tensor]):
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.full((1,), 2.0), requires_grad=False)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return self.function(self.weight, *inputs)
+
+
+def export(function: Callable[..., torch.Tensor], toy: Component) -> ir.Model:
+    return onnx_from_torch(toy, Function(function), 2)
+
+
+def axes(values: list[ir.Value]) -> list[list[int | str]]:
+    return [[size if isinstance(size, int) else str(size.value) for size in value.shape] for value in values]
+
+
+def test_the_graph_has_the_contracts_names_and_axes() -> None:
+    toy = component((IMAGE,), (LATENTS,))
+    model = export(lambda weight, image: nn.functional.avg_pool2d(image, 8) * weight, toy)
+    assert model.graph.opset_imports[""] == OPSET == 23
+    assert [value.name for value in (*model.graph.inputs, *model.graph.outputs)] == ["image", "latents"]
+    assert axes(model.graph.inputs) == [["images", 3, "8_height", "8_width"]]
+    assert axes(model.graph.outputs) == [["images", 3, "height", "width"]]
+
+
+def test_a_bundles_denoiser_has_the_batch_axis_everywhere(tiny_bundle: Path) -> None:
+    graph = onnx.load(tiny_bundle / "onnx" / "denoiser.onnx", load_external_data=False).graph
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    assert shapes == {
+        "sample": ["rows", 4, "height", "width"],
+        "timestep": ["rows"],
+        "encoder_hidden_states": ["rows", "tokens", 64],
+        "text_embeds": ["rows", 28],
+        "time_ids": ["rows", 6],
+        "model_output": ["rows", 4, "height", "width"],
+    }
+
+
+def test_an_axis_that_is_read_as_a_number_is_an_error() -> None:
+    toy = component((LATENTS,), (TensorSpec("out", "float32", ("images", 3, "height", "width")),))
+    with pytest.raises(ExportError, match="toy: "):
+        export(lambda weight, x: x + torch.ones(int(x.shape[2]), 1) * weight if int(x.shape[2]) == 8 else x, toy)
+
+
+def test_a_pixel_axis_that_is_specialised_is_named() -> None:
+    toy = component((IMAGE,), (TensorSpec("out", "float32", ("images", 3, "8*height", "8*width")),))
+    with pytest.raises(ExportError, match=r"toy: the axis 8\*height of image was specialised"):
+        export(lambda weight, x: x * (weight if x.shape[2] == 64 else 1), toy)
+
+
+def test_axes_that_are_merged_are_an_error() -> None:
+    toy = component((IMAGE,), (TensorSpec("out", "float32", ("images", 3, "8*height", "8*width")),))
+
+    def branch(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x * weight if 5 * x.shape[2] == 4 * x.shape[3] else x
+
+    with pytest.raises(ExportError, match="toy: the axis"):
+        export(branch, toy)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [TensorSpec("out", "float16", ("images", 3, "height", "width")), TensorSpec("out", "float32", ("images", 4))],
+)
+def test_an_output_that_is_not_what_the_contract_says_is_an_error(output: TensorSpec) -> None:
+    with pytest.raises(ExportError, match=r"toy: out \| received: out FLOAT\['images', 3, .* \| expected: out "):
+        export(lambda weight, x: x * weight, component((LATENTS,), (output,)))
+
+
+def test_a_module_that_torch_cannot_export_is_an_error_with_its_reason() -> None:
+    with pytest.raises(ExportError, match="toy: torch cannot export it") as error:
+        export(lambda weight, x: x @ weight[:, None, None, None, None], component((LATENTS,), (LATENTS,)))
+    assert len(str(error.value)) < 2000
+
+
+def test_half_precision_is_in_the_graph() -> None:
+    latents = TensorSpec("latents", "float16", ("images", 3, "height", "width"))
+    output = TensorSpec("out", "float16", ("images", 3, "height", "width"))
+    model = export(lambda weight, x: x * weight, component((latents,), (output,), "fp16"))
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    assert {tensor.dtype for tensor in tensors} == {ir.DataType.FLOAT16}
+
+
+def test_example_sizes_are_never_specialised() -> None:
+    sizes = example_sizes(4)
+    assert min(sizes.values()) == 2
+    assert sizes["tokens"] == 154
+    assert sizes["height"] != sizes["width"]
+    assert sizes["height"] % 4 == sizes["width"] % 4 == 0
+
+
+def test_example_inputs_are_seeded_and_realistic() -> None:
+    specs = (
+        TensorSpec("input_ids", "int64", ("texts", 77)),
+        TensorSpec("timestep", "float32", ("rows",)),
+        TensorSpec("time_ids", "float32", ("rows", 6)),
+        IMAGE,
+    )
+    toy = Component("toy", "toy", "fp32", specs, (), load=nn.Identity, vocabulary=1000)
+    ids, timestep, time_ids, image = example_inputs(toy, example_sizes(4), seed=3)
+    assert ids.max() == ids[0, -1] == 999
+    assert ids[0, 0] == 998
+    assert (timestep >= 0).all()
+    assert (timestep < 1000).all()
+    assert time_ids.shape == (2, 6)
+    assert image.shape == (2, 3, 128, 160)
+    assert image.abs().max() <= 1
+    assert all(map(torch.equal, example_inputs(toy, example_sizes(4), seed=3), (ids, timestep, time_ids, image)))
+    assert not torch.equal(example_inputs(toy, example_sizes(4), seed=4)[3], image)

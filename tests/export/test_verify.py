@@ -1,0 +1,145 @@
+"""The gate lets good engines through and names bad ones, with the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from latentrt.export.components import Component
+from latentrt.export.verify import LIMITS, compare, gate, worst
+from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.errors import GateError
+from latentrt.runtime.spec import AxisRange, TensorSpec
+
+Array = NDArray[Any]
+
+SPEC = TensorSpec("latents", "float32", ("rows", 4, "height", "width"))
+OUTPUT = TensorSpec("model_output", "float32", ("rows", 4, "height", "width"))
+COMPONENT = Component("denoiser", "unet", "fp32", (SPEC,), (OUTPUT,), load=nn.Identity)
+PROFILE = {"rows": AxisRange(1, 2, 16), "height": AxisRange(4, 8, 16), "width": AxisRange(6, 8, 12)}
+
+
+class Sine(nn.Module):
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.sin(latents)
+
+
+@dataclass
+class FakeEngine:
+    """The reference's result, changed."""
+
+    change: Callable[[Array], Array]
+    component: str = "denoiser"
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return {"model_output": self.change(np.sin(inputs["latents"]))}
+
+    def close(self) -> None:
+        pass
+
+
+def refused(change: Callable[[Array], Array], component: Component = COMPONENT) -> str:
+    with pytest.raises(GateError) as error:
+        gate(component, Sine(), FakeEngine(change), PROFILE)
+    assert error.value.exit_code == 1
+    return str(error.value)
+
+
+def test_a_good_engine_passes_at_the_opt_the_smallest_and_the_largest_size() -> None:
+    records = gate(COMPONENT, Sine(), FakeEngine(lambda result: result + 1e-6), PROFILE)
+    assert [record.sizes for record in records] == [
+        {"rows": 2, "height": 8, "width": 8},
+        {"rows": 2, "height": 4, "width": 6},
+        {"rows": 2, "height": 16, "width": 12},
+    ]
+    assert {record.output for record in records} == {"model_output"}
+    for record in records:
+        assert 0 <= record.cosine_distance < 1e-9
+        assert record.max_abs == pytest.approx(1e-6, rel=0.2)
+        assert 0.9 < record.reference_max_abs <= 1
+        assert record.non_finite == 0
+    assert worst(records).cosine_distance == max(record.cosine_distance for record in records)
+
+
+def test_a_profile_of_one_row_is_checked_with_one() -> None:
+    profile = {**PROFILE, "rows": AxisRange(1, 1, 1)}
+    records = gate(COMPONENT, Sine(), FakeEngine(lambda result: result), profile)
+    assert {record.sizes["rows"] for record in records} == {1}
+
+
+def test_a_perturbed_engine_is_named_with_both_figures() -> None:
+    message = refused(lambda result: result * 0.9)
+    assert "denoiser: model_output differs from the PyTorch reference at rows 2, height 8, width 8" in message
+    assert "cosine distance" in message
+    assert "max-abs 1.00e-01 (1.0e-01 of the largest value)" in message
+    assert "expected: cosine distance <= 1e-06, max-abs <= 1e-03 of the largest value" in message
+
+
+def test_one_wrong_value_among_many_is_found() -> None:
+    def change(result: Array) -> Array:
+        result = result.copy()
+        result.flat[5] += 0.01
+        return result
+
+    assert "max-abs 1.00e-02" in refused(change)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_counted(value: float) -> None:
+    def change(result: Array) -> Array:
+        result = result.copy()
+        result.flat[:3] = value
+        return result
+
+    assert "3 values not finite" in refused(change)
+    assert "512 values not finite" in refused(lambda result: np.full_like(result, value))
+
+
+def test_zeros_and_other_shapes_are_refused() -> None:
+    assert "cosine distance 1.00e+00" in refused(lambda result: np.zeros_like(result))
+    assert "received: shape [2, 4, 64] | expected: [2, 4, 8, 8]" in refused(lambda result: result.reshape(2, 4, 64))
+
+
+def test_rows_that_leak_into_each_other_are_refused() -> None:
+    assert "differs" in refused(lambda result: result[::-1])
+
+
+def test_a_reference_that_is_not_finite_blames_the_checkpoint() -> None:
+    expected = np.array([[1.0, np.nan]], np.float32)
+    with pytest.raises(GateError, match=r"denoiser: out at rows 1 .* from PyTorch itself .* weights are damaged"):
+        compare("denoiser", "out", {"rows": 1}, expected, expected)
+
+
+def test_half_precision_has_wider_limits_and_another_remedy() -> None:
+    half = Component("denoiser", "unet", "fp16", (SPEC,), (OUTPUT,), load=nn.Identity)
+    records = gate(half, Sine(), FakeEngine(lambda result: result + 1e-3), PROFILE)
+    assert worst(records).cosine_distance < LIMITS["fp16"][0]
+    assert "build it in fp32" in refused(lambda result: result * 0.5, half)
+    assert "build it in fp32" not in refused(lambda result: result * 0.5)
+
+
+def test_figures_of_a_bundle_are_within_the_limits_at_three_sizes(tiny_bundle: Path) -> None:
+    manifest = open_bundle(tiny_bundle).manifest
+    assert len(manifest.engines) == 5
+    for engine in manifest.engines:
+        component = manifest.components[engine.component]
+        cosine_limit, relative_limit = LIMITS[component.precision]
+        sizes = [record.sizes for record in engine.gate if record.output == component.outputs[0].name]
+        spatial = [axis for axis in component.profile if axis in ("height", "width", "tokens")]
+        expected = [
+            {axis: getattr(component.profile[axis], pick) for axis in spatial} for pick in ("opt", "min", "max")
+        ]
+        assert [{axis: size[axis] for axis in spatial} for size in sizes] == (expected if spatial else [{}])
+        assert {record.output for record in engine.gate} == {tensor.name for tensor in component.outputs}
+        for record in engine.gate:
+            assert record.cosine_distance <= cosine_limit
+            assert record.max_abs <= relative_limit * record.reference_max_abs
+            assert record.non_finite == 0
