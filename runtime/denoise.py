@@ -4,14 +4,14 @@ stop belong to whoever iterates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.reference import denoise_step, guide
+from ..kernels.reference import StepWeights, denoise_step
 from .noise import NoiseSource
 from .noise_brownian import BrownianNoise
 from .samplers import SamplerTable
@@ -25,8 +25,8 @@ RunDenoiser = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
 class DenoiseStep:
     """The state after one inference step.
 
-    ``latents [images, C, h, w]`` is the loop's own array: what is written into it is what the next step starts from,
-    and it changes with the next step. ``timestep`` is that of the step just done.
+    ``latents [images, C, h, w]`` is the loop's own array, which changes with the next step: copy it to keep it, and
+    send other latents to the generator to go on from those. ``timestep`` is that of the step just done.
     """
 
     index: int
@@ -54,8 +54,8 @@ def denoise(
     table: SamplerTable,
     latents: Array,
     noise: Sequence[DrawNoise],
-) -> Iterator[DenoiseStep]:
-    """Run a sampler's table.
+) -> Generator[DenoiseStep, Array | None, None]:
+    """Run a sampler's table. Sending latents to the generator replaces those of the step that it just gave.
 
     Args:
         run: the denoiser engine.
@@ -64,37 +64,45 @@ def denoise(
         latents: the first state ``[images, C, h, w]``, as ``initial_latents`` gives it; updated in place.
         noise: one per image, for samplers that add noise; called with the number of the draw.
     """
-    images = len(latents)
-    row_count = len(rows["encoder_hidden_states"])
+    images, rows_given = len(latents), len(rows["encoder_hidden_states"])
     conditional = {name: value[-images:] for name, value in rows.items()}
+    # The rows that each evaluation runs; the last entry is that of the input nobody will ask for.
+    row_counts = [rows_given if guidance != 1 else images for guidance in table.guidance.tolist()] + [images]
+    scales = [*table.input_scale.tolist(), 1.0]
     history = [np.empty_like(latents) for _ in range(table.history_weights.shape[1])]
     draws: list[Array] = []
     drawn = 0
-    model_input = np.empty((row_count, *latents.shape[1:]), np.float32)
+    model_input = np.empty((rows_given, *latents.shape[1:]), np.float32)
+    _scale_into(model_input[: row_counts[0]], latents, scales[0])
     for k in range(table.evaluations):
-        guidance = float(table.guidance[k])
-        guided = row_count > images and guidance != 1
-        sample = model_input if guided else model_input[-images:]
-        np.multiply(latents, float(table.input_scale[k]), out=sample[-images:])
-        if guided:
-            sample[:images] = sample[images:]
-        timestep = np.full(len(sample), table.timesteps[k], np.float32)
-        outputs = run({"sample": sample, "timestep": timestep, **(rows if guided else conditional)})
+        count = row_counts[k]
+        timestep = np.full(count, table.timesteps[k], np.float32)
+        outputs = run(
+            {"sample": model_input[:count], "timestep": timestep, **(conditional if count == images else rows)}
+        )
         if table.draws_noise[k]:
             newest = np.stack([draw(drawn) for draw in noise])
             draws = [newest, *draws][: table.noise_weights.shape[1]]
             drawn += 1
-        denoise_step(
-            latents,
-            guide(outputs["model_output"], images, guidance),
-            history,
-            draws,
+        weights = StepWeights(
+            guidance=float(table.guidance[k]),
             state_to_stored=float(table.state_to_stored[k]),
             output_to_stored=float(table.output_to_stored[k]),
             state_weight=float(table.state_weight[k]),
-            history_weights=table.history_weights[k].tolist(),
-            noise_weights=table.noise_weights[k].tolist(),
+            history_weights=tuple(table.history_weights[k].tolist()),
+            noise_weights=tuple(table.noise_weights[k].tolist()),
+            next_input_scale=scales[k + 1],
         )
+        denoise_step(latents, outputs["model_output"], history, draws, model_input[: row_counts[k + 1]], weights)
         step = int(table.step[k])
         if k + 1 == table.evaluations or table.step[k + 1] != step:
-            yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents)
+            replacement = yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents)
+            if replacement is not None:
+                latents[...] = replacement
+                _scale_into(model_input[: row_counts[k + 1]], latents, scales[k + 1])
+
+
+def _scale_into(model_input: Array, latents: Array, scale: float) -> None:
+    """Write the scaled latents into the rows of every image."""
+    for i in range(0, len(model_input), len(latents)):
+        np.multiply(latents, scale, out=model_input[i : i + len(latents)])

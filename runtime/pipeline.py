@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 from ..kernels.reference import bytes_from_image, image_from_decoded
 from .bundle import Bundle, open_bundle
 from .conditioning import conditioning_rows, encode_texts, unique_texts
-from .denoise import denoise, initial_latents, step_noise
+from .denoise import DenoiseStep, denoise, initial_latents, step_noise
 from .errors import BundleError, RequestError
 from .noise import TorchCpuNoise
 from .provenance import Provenance, write_png
@@ -219,25 +220,29 @@ class Pipeline:
                 noise = np.stack([source.randn(shape) for source in sources])
             latents = initial_latents(table, noise)
             draws = [step_noise(table, *of_image, shape) for of_image in zip(request.seeds, sources, strict=True)]
-        done = 0
+        done, replacement = 0, None
         with timings.stage("denoise"):
-            for step in denoise(lambda inputs: self._run("denoiser", inputs, timings), rows, table, latents, draws):
-                done = step.index + 1
-                if callback is not None and not self._go_on(callback, step.index, step.timestep, step.latents):
-                    break
+            steps = denoise(lambda inputs: self._run("denoiser", inputs, timings), rows, table, latents, draws)
+            with contextlib.suppress(StopIteration):
+                while True:
+                    step = steps.send(replacement)
+                    done = step.index + 1
+                    if callback is not None:
+                        go_on, replacement = self._call_back(callback, step)
+                        if not go_on:
+                            steps.close()
         return latents, done
 
-    def _go_on(self, callback: StepCallback, index: int, timestep: float, latents: NDArray[np.float32]) -> bool:
-        """Call back; take over the latents it returns. Whether the run goes on."""
-        answer = callback(self, index, timestep, {"latents": latents})
+    def _call_back(self, callback: StepCallback, step: DenoiseStep) -> tuple[bool, NDArray[np.float32] | None]:
+        """Whether the run goes on, and the latents that the callback put in place of the step's."""
+        answer = callback(self, step.index, step.timestep, {"latents": step.latents})
+        replacement = None
         if isinstance(answer, Mapping) and "latents" in answer:
             replacement = np.asarray(answer["latents"])
-            if replacement.shape != latents.shape:
-                raise RequestError(
-                    "the callback's latents", received=list(replacement.shape), expected=list(latents.shape)
-                )
-            latents[...] = replacement
-        return answer is not False
+            if replacement.shape != step.latents.shape:
+                received = list(replacement.shape)
+                raise RequestError("the callback's latents", received=received, expected=list(step.latents.shape))
+        return answer is not False, replacement
 
     def _decode(self, latents: NDArray[np.float32], timings: Timings) -> NDArray[np.float32]:
         pictures = []

@@ -174,3 +174,22 @@ def test_brownian_noise_makes_runs_of_different_lengths_alike(emoji: Pipeline) -
     brownian = np.abs(final(40, "brownian") - final(60, "brownian")).mean()
     gaussian = np.abs(final(40, "gaussian") - final(60, "gaussian")).mean()
     assert brownian < 0.5 * gaussian
+
+
+def test_a_run_goes_on_from_replaced_latents(emoji: Pipeline) -> None:
+    other = np.random.default_rng(1).standard_normal((1, 4, 16, 16), dtype=np.float32)
+    inputs: list[NDArray[np.float32]] = []
+
+    def replace(pipe: Pipeline, index: int, timestep: float, state: State) -> Mapping[str, object] | None:
+        inputs.append(state["latents"].copy())
+        return {"latents": other} if index == 0 else None
+
+    def look(pipe: Pipeline, index: int, timestep: float, state: State) -> None:
+        inputs.append(state["latents"].copy())
+
+    emoji("a fox", seed=1, num_inference_steps=2, callback_on_step_end=replace)
+    emoji("a fox", seed=1, num_inference_steps=2, callback_on_step_end=look)
+    first, replaced_second, same_first, second = inputs
+    assert np.array_equal(first, same_first)
+    assert np.abs(replaced_second - second).max() > 0.1
+    assert np.corrcoef(replaced_second.ravel(), other.ravel())[0, 1] > 0.5
