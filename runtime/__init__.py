@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import LatentRTError
-    from .pipeline import Output, Pipeline, load
+    from .output import Output
+    from .pipeline import Pipeline, load
     from .version import __version__
 
 __all__ = ["LatentRTError", "Output", "Pipeline", "__version__", "load"]
@@ -22,7 +23,7 @@ __all__ = ["LatentRTError", "Output", "Pipeline", "__version__", "load"]
 #: need only a small part of this package, start quickly.
 _HOME = {
     "LatentRTError": ".errors",
-    "Output": ".pipeline",
+    "Output": ".output",
     "Pipeline": ".pipeline",
     "__version__": ".version",
     "load": ".pipeline",

@@ -6,8 +6,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,51 +20,17 @@ from .conditioning import conditioning_rows, encode_texts, unique_texts
 from .denoise import DenoiseStep, denoise, initial_latents, step_noise
 from .errors import BundleError, RequestError
 from .noise import TorchCpuNoise
-from .provenance import Provenance, write_png
+from .output import Output, provenance_of
 from .providers import Engine, available_threads, choose_provider, import_provider
 from .request import Request, Size, request_from_arguments
 from .samplers import SamplerTable, build_table, model_schedule_from_config
 from .spec import axis_and_factor
 from .timing import Timings
 from .tokenizer import load_vocabulary, token_ids, tokenizer_for
-from .version import __version__
 
 #: ``callback(pipeline, step_index, timestep, {"latents": array})``. It may return a dict with new ``latents``, or
 #: ``False`` to stop the run: what is there then is decoded and returned.
 StepCallback = Callable[["Pipeline", int, float, dict[str, NDArray[np.float32]]], Mapping[str, Any] | bool | None]
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a call gives.
-
-    ``images`` depends on ``output_type``: a list of PIL pictures, float32 ``[images, H, W, 3]`` in 0..1, or float32
-    latents ``[images, C, h, w]``. ``seeds`` and ``provenance`` have one entry per image. ``steps_done`` is less than
-    the steps asked for when a callback stopped the run.
-    """
-
-    images: Any
-    seeds: tuple[int, ...]
-    timings: Timings
-    provenance: tuple[Provenance, ...]
-    steps_done: int
-
-    def save(self, path: str | os.PathLike[str]) -> list[Path]:
-        """Write the pictures as PNGs with their provenance: ``out.png``, or ``out-0.png``, ``out-1.png`` for several.
-
-        Raises:
-            RequestError: the call's output_type was not ``"pil"``.
-            OutputError: the files cannot be written.
-        """
-        if not isinstance(self.images, list):
-            raise RequestError("save", received="arrays", expected="a call with output_type='pil'")
-        path = Path(path)
-        paths = (
-            [path] if len(self.images) == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(len(self.images))]
-        )
-        for image, made, target in zip(self.images, self.provenance, paths, strict=True):
-            write_png(target, image, made)
-        return paths
 
 
 class Pipeline:
@@ -190,7 +154,9 @@ class Pipeline:
             if request.output_type == "pil":
                 with timings.stage("postprocess"):
                     images = [Image.fromarray(picture) for picture in bytes_from_image(images)]
-        return Output(images, request.seeds, timings, self._provenance(request, table), steps_done)
+        return Output(
+            images, request.seeds, timings, provenance_of(request, table, self.bundle, self.provider), steps_done
+        )
 
     def _encode(self, request: Request, timings: Timings) -> dict[str, NDArray[Any]]:
         manifest = self.bundle.manifest
@@ -272,35 +238,6 @@ class Pipeline:
             return self._engines[component]
         except KeyError:
             raise _no_engine(self.bundle, component, self._engines) from None
-
-    def _provenance(self, request: Request, table: SamplerTable) -> tuple[Provenance, ...]:
-        manifest = self.bundle.manifest
-        size = request.positive_size
-        return tuple(
-            Provenance(
-                prompt=request.prompts[i],
-                negative_prompt=request.negative_prompts[i],
-                seed=request.seeds[i],
-                initial_latents="seed" if request.latents is None else "given",
-                sampler=table.sampler,
-                schedule=table.schedule,
-                num_inference_steps=table.num_inference_steps,
-                guidance_scale=request.guidance_scale,
-                guidance_interval=request.guidance_interval,
-                sampler_options=request.sampler_options,
-                width=request.width,
-                height=request.height,
-                original_size=size.original_size,
-                crops_coords_top_left=size.crops_coords_top_left,
-                target_size=size.target_size,
-                bundle=manifest.name,
-                bundle_hash=self.bundle.hash,
-                family=manifest.family,
-                provider=self.provider,
-                latentrt=__version__,
-            )
-            for i in range(request.images)
-        )
 
 
 def load(

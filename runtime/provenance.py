@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from .errors import OutputError, RequestError
+from .samplers.registry import BY_NAME
 
 PARAMETERS_CHUNK = "parameters"
 JSON_CHUNK = "latentrt"
@@ -51,11 +52,11 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 def parameters_text(made: Provenance) -> str:
-    """A1111's ``parameters`` text: the prompt, the negative prompt, one line of settings."""
+    """A1111's ``parameters`` text: the prompt, the negative prompt, one line of settings with its names of samplers."""
     settings = {
         "Steps": made.num_inference_steps,
-        "Sampler": made.sampler,
-        "Schedule type": made.schedule,
+        "Sampler": BY_NAME[made.sampler].title if made.sampler in BY_NAME else made.sampler,
+        "Schedule type": made.schedule.capitalize(),
         "CFG scale": _guidance_text(made.guidance_scale),
         "Seed": made.seed,
         "Size": f"{made.width}x{made.height}",

@@ -48,7 +48,14 @@ def test_a_picture_can_be_made_again_from_its_png(emoji: Pipeline, tmp_path: Pat
 
 
 def test_the_parameters_text_is_what_viewers_of_a1111_pictures_read(emoji: Pipeline, tmp_path: Path) -> None:
-    output = emoji("a fox", negative_prompt="red, blue", num_inference_steps=2, guidance_scale=7.5, seed=3)
+    output = emoji(
+        "a fox",
+        negative_prompt="red, blue",
+        num_inference_steps=2,
+        guidance_scale=7.5,
+        seed=3,
+        sampler="DPM++ 2M Karras",
+    )
     (path,) = output.save(tmp_path / "a.png")
     with Image.open(path) as picture:
         lines = str(picture.info["parameters"]).split("\n")
@@ -56,6 +63,8 @@ def test_the_parameters_text_is_what_viewers_of_a1111_pictures_read(emoji: Pipel
     assert lines[1] == "Negative prompt: red, blue"
     settings = dict(part.split(": ", 1) for part in lines[2].split(", "))
     assert settings["Steps"] == "2"
+    assert settings["Sampler"] == "DPM++ 2M"
+    assert settings["Schedule type"] == "Karras"
     assert settings["CFG scale"] == "7.5"
     assert settings["Seed"] == "3"
     assert settings["Size"] == "128x128"

@@ -1,0 +1,80 @@
+"""What a call gives: pictures, and a record of how each was made."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .bundle import Bundle
+from .errors import RequestError
+from .provenance import Provenance, write_png
+from .request import Request
+from .samplers import SamplerTable
+from .timing import Timings
+from .version import __version__
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a call gives.
+
+    ``images`` depends on ``output_type``: a list of PIL pictures, float32 ``[images, H, W, 3]`` in 0..1, or float32
+    latents ``[images, C, h, w]``. ``seeds`` and ``provenance`` have one entry per image. ``steps_done`` is less than
+    the steps asked for when a callback stopped the run.
+    """
+
+    images: Any
+    seeds: tuple[int, ...]
+    timings: Timings
+    provenance: tuple[Provenance, ...]
+    steps_done: int
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write the pictures as PNGs with their provenance: ``out.png``, or ``out-0.png``, ``out-1.png`` for several.
+
+        Raises:
+            RequestError: the call's output_type was not ``"pil"``.
+            OutputError: the files cannot be written.
+        """
+        if not isinstance(self.images, list):
+            raise RequestError("save", received="arrays", expected="a call with output_type='pil'")
+        path = Path(path)
+        paths = (
+            [path] if len(self.images) == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(len(self.images))]
+        )
+        for image, made, target in zip(self.images, self.provenance, paths, strict=True):
+            write_png(target, image, made)
+        return paths
+
+
+def provenance_of(request: Request, table: SamplerTable, bundle: Bundle, provider: str) -> tuple[Provenance, ...]:
+    """The record of every picture of a request."""
+    manifest = bundle.manifest
+    size = request.positive_size
+    return tuple(
+        Provenance(
+            prompt=request.prompts[i],
+            negative_prompt=request.negative_prompts[i],
+            seed=request.seeds[i],
+            initial_latents="seed" if request.latents is None else "given",
+            sampler=table.sampler,
+            schedule=table.schedule,
+            num_inference_steps=table.num_inference_steps,
+            guidance_scale=request.guidance_scale,
+            guidance_interval=request.guidance_interval,
+            sampler_options=request.sampler_options,
+            width=request.width,
+            height=request.height,
+            original_size=size.original_size,
+            crops_coords_top_left=size.crops_coords_top_left,
+            target_size=size.target_size,
+            bundle=manifest.name,
+            bundle_hash=bundle.hash,
+            family=manifest.family,
+            provider=provider,
+            latentrt=__version__,
+        )
+        for i in range(request.images)
+    )
