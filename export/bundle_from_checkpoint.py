@@ -57,14 +57,17 @@ def bundle_from_checkpoint(
     if options.precision not in TORCH_DTYPES:
         raise RequestError("--precision", received=options.precision, expected=" or ".join(TORCH_DTYPES))
     read = read_checkpoint(checkpoint)
-    compiler = None if options.onnx_only else compiler_for(options.provider, options.precision)
+    compiler = compiler_for(options.provider)
+    if not options.onnx_only:
+        compiler.check_precision(options.precision)
     scale, side = vae_scale(read), native_side(read)
     buckets = buckets_from_text(options.aspects, read.family, side, latent_stride(read) * scale)
     available = components(read, options.precision)
     chosen = _chosen(available, options.components)
     with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
         encodings = _text_encodings(read, writer)
-        builder = ComponentBuilder(read, compiler, profiles(buckets, options.batch, scale, side), writer, report)
+        ranges = profiles(buckets, options.batch, scale, side)
+        builder = ComponentBuilder(read, None if options.onnx_only else compiler, ranges, writer, report)
         kept = _kept(builder, [component for component in available if component.name not in chosen])
         records: dict[str, contract.Component] = {}
         engines: list[contract.EngineRecord] = []
@@ -105,7 +108,8 @@ def _kept(builder: ComponentBuilder, others: Sequence[Component]) -> set[str]:
 def _text_encodings(checkpoint: Checkpoint, writer: BundleWriter) -> tuple[contract.TextEncoding, ...]:
     encodings, files = [], {}
     for record in checkpoint.family.text_encoders:
-        tokenizer = export_tokenizer(checkpoint, record.tokenizer)
+        vocabulary = checkpoint.number(record.component, "vocab_size")
+        tokenizer = export_tokenizer(checkpoint, record.tokenizer, vocabulary)
         if tokenizer.vocabulary not in files:
             files[tokenizer.vocabulary] = f"{TOKENIZER_FOLDER}/{record.tokenizer}.json"
             writer.write(files[tokenizer.vocabulary], tokenizer.vocabulary)

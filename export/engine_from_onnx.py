@@ -25,6 +25,16 @@ class Compiler:
     rewrite: Callable[[ir.Model], ir.Model]
     open: Callable[[str, Component, Path, bytes, tuple[str, ...]], Engine]
 
+    def check_precision(self, precision: str) -> None:
+        """Raise RequestError for a precision that the provider does not compute in."""
+        if precision not in self.precisions:
+            raise RequestError(
+                "--precision",
+                received=precision,
+                expected=f"{' or '.join(self.precisions)} for {self.provider}",
+                remedy="or use --onnx-only to export the graphs in that precision",
+            )
+
 
 def _onnxruntime_version() -> str:
     import onnxruntime
@@ -57,20 +67,12 @@ COMPILERS: dict[str, Compiler] = {
 }
 
 
-def compiler_for(provider: str, precision: str) -> Compiler:
+def compiler_for(provider: str) -> Compiler:
     """The compiler of a provider.
 
     Raises:
-        RequestError: an unknown provider, or a precision that it does not compute in.
+        RequestError: an unknown provider.
     """
     if provider not in COMPILERS:
         raise RequestError("--provider", received=provider, expected=" or ".join(COMPILERS))
-    compiler = COMPILERS[provider]
-    if precision not in compiler.precisions:
-        raise RequestError(
-            "--precision",
-            received=precision,
-            expected=f"{' or '.join(compiler.precisions)} for {provider}",
-            remedy="or use --onnx-only to export the graphs in that precision",
-        )
-    return compiler
+    return COMPILERS[provider]

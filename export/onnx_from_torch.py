@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..runtime.errors import ExportError
-from ..runtime.spec import TOKENS_PER_CHUNK, TensorSpec, axis_and_factor, resolve_shape
+from ..runtime.spec import TOKENS_PER_CHUNK, TensorSpec, resolve_shape
 from .components import Component
 from .precision import TORCH_DTYPES
 
@@ -30,7 +30,8 @@ _ONNX_DTYPES = {
 
 
 def example_sizes(latent_stride: int) -> dict[str, int]:
-    """Axis sizes to trace with: none is 1 or one chunk of tokens, and no two are equal, so that none is specialised."""
+    """Axis sizes to trace with. None is 1 or one chunk of tokens, and no two of a component are equal, so that none is
+    taken for a constant or for another."""
     return {
         "rows": 2,
         "images": 2,
@@ -67,7 +68,7 @@ def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int)
     """Export a component's fp32 reference ``module`` in the component's precision. The module is changed by a cast.
 
     Raises:
-        ExportError: torch cannot export it, or an axis of the contract did not stay symbolic.
+        ExportError: torch cannot export it, an axis was given a fixed size, or the contract is not met.
     """
     dtype = TORCH_DTYPES[component.precision]
     if dtype != torch.float32:
@@ -89,8 +90,8 @@ def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int)
                 verbose=False,
             )
         except Exception as error:
-            reason = error.__cause__ or error  # the exporter wraps torch.export's error in pages of advice
-            raise ExportError(f"{component.name}: torch cannot export it", received=str(reason).strip()) from error
+            reason = str(error.__cause__ or error)  # the exporter wraps torch.export's error in pages of advice
+            raise ExportError(f"{component.name}: torch cannot export it", received=" ".join(reason.split())) from error
         model: ir.Model = program.model
         del program
     _check_contract(component, model)
@@ -98,46 +99,32 @@ def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int)
     return model
 
 
-def _dynamic_axes(spec: TensorSpec) -> dict[int, object]:
-    """Axis index to the name it gets; an axis with a factor (``8*height``) is left for torch to name."""
-    axes: dict[int, object] = {}
-    for index, size in enumerate(spec.shape):
-        if isinstance(size, str):
-            axes[index] = size if axis_and_factor(size)[1] == 1 else torch.export.Dim.AUTO
-    return axes
+def _dynamic_axes(spec: TensorSpec) -> dict[int, str]:
+    """Axis index to the name it gets. torch raises an error where tracing gives a named axis a fixed size; a branch
+    that only compares sizes is taken for good, which the gate has to notice."""
+    return {index: _axis_name(size) for index, size in enumerate(spec.shape) if isinstance(size, str)}
+
+
+def _axis_name(dimension: str) -> str:
+    return dimension.replace("*", "_")
 
 
 def _check_contract(component: Component, model: ir.Model) -> None:
-    """Check names, dtypes and shapes of the graph's inputs and outputs, and give their axes the contract's names."""
-    symbols: dict[str, str] = {}  # the exporter's name of each symbolic size -> the contract's
+    """Check names, dtypes and shapes of inputs and outputs, and give the axes of outputs the contract's names."""
     for specs, values in ((component.inputs, model.graph.inputs), (component.outputs, model.graph.outputs)):
-        names = [value.name for value in values]
-        if names != [spec.name for spec in specs]:
-            expected = [spec.name for spec in specs]
-            raise ExportError(f"{component.name}: inputs or outputs", received=names, expected=expected)
+        received, expected = [value.name for value in values], [spec.name for spec in specs]
+        if received != expected:
+            raise ExportError(f"{component.name}: inputs or outputs", received=received, expected=expected)
         for spec, value in zip(specs, values, strict=True):
-            _check_tensor(component.name, spec, value, symbols, symbolic=specs is component.inputs)
-            value.shape = ir.Shape([size if isinstance(size, int) else size.replace("*", "_") for size in spec.shape])
-
-
-def _check_tensor(
-    component: str, spec: TensorSpec, value: ir.Value, symbols: dict[str, str], *, symbolic: bool
-) -> None:
-    """Check one input (``symbolic``) or output. The sizes of outputs may be expressions, which are not looked into."""
-    shape = [size if isinstance(size, int) else str(size.value) for size in value.shape or ()]
-    received = f"{value.name} {value.dtype}{shape}"
-    if value.dtype != _ONNX_DTYPES[spec.dtype] or len(shape) != len(spec.shape):
-        raise ExportError(f"{component}: {spec.name}", received=received, expected=str(spec))
-    for size, exported in zip(spec.shape, shape, strict=True):
-        specialised = symbolic and isinstance(size, str) and isinstance(exported, int)
-        merged = symbolic and isinstance(size, str) and symbols.setdefault(str(exported), size) != size
-        if specialised or merged or (isinstance(size, int) and exported != size):
-            raise ExportError(
-                f"{component}: the axis {size} of {spec.name} was specialised",
-                received=received,
-                expected=str(spec),
-                remedy="look for a Python branch on that size in the exported module",
+            sizes = list(value.shape) if value.shape is not None else []
+            fits = len(sizes) == len(spec.shape) and all(
+                exported == size if isinstance(size, int) else not isinstance(exported, int)
+                for exported, size in zip(sizes, spec.shape, strict=True)
             )
+            if not fits or value.dtype != _ONNX_DTYPES[spec.dtype]:
+                text = f"{value.dtype}[{', '.join(map(str, sizes))}]"
+                raise ExportError(f"{component.name}: {spec.name}", received=text, expected=str(spec))
+            value.shape = ir.Shape([size if isinstance(size, int) else _axis_name(size) for size in spec.shape])
 
 
 def _strip_metadata(model: ir.Model) -> None:

@@ -9,6 +9,8 @@ from ..runtime.errors import CheckpointError
 from ..runtime.manifest import AddedToken
 from .checkpoint import Checkpoint
 
+_BYTES = 256
+
 
 @dataclass(frozen=True)
 class ExportedTokenizer:
@@ -21,11 +23,11 @@ class ExportedTokenizer:
     pad_token_id: int
 
 
-def export_tokenizer(checkpoint: Checkpoint, folder: str) -> ExportedTokenizer:
-    """Read a tokenizer folder.
+def export_tokenizer(checkpoint: Checkpoint, folder: str, vocabulary: int) -> ExportedTokenizer:
+    """Read a tokenizer folder. ``vocabulary`` is how many token ids its text encoder knows.
 
     Raises:
-        CheckpointError: files are missing, or it is not a CLIP tokenizer.
+        CheckpointError: files are missing, it is not a CLIP tokenizer, or not this text encoder's.
     """
     import transformers
 
@@ -36,6 +38,14 @@ def export_tokenizer(checkpoint: Checkpoint, folder: str) -> ExportedTokenizer:
         lines = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(f"{path}: not a readable CLIP tokenizer", received=lines[0]) from error
     content = json.loads(tokenizer.backend_tokenizer.to_str())
+    ids = content["model"]["vocab"].values()
+    if len(ids) < _BYTES or max(ids) >= vocabulary:  # transformers makes an empty tokenizer of an empty folder
+        raise CheckpointError(
+            f"{path}: not the tokenizer of its text encoder",
+            received=f"{len(ids)} tokens",
+            expected=f"a token for every byte, and ids below {vocabulary}",
+            remedy="copy the whole folder again",
+        )
     flags = ("content", "single_word", "lstrip", "rstrip", "normalized")
     added = tuple(AddedToken(**{name: token[name] for name in flags}) for token in content["added_tokens"])
     content.update(added_tokens=[], padding=None, truncation=None, post_processor=None)

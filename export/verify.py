@@ -1,4 +1,4 @@
-"""The gate: every engine against its fp32 PyTorch reference, on seeded inputs, at three sizes of its profile."""
+"""The gate: every engine against its fp32 PyTorch reference, on seeded inputs, at the sizes that its profile spans."""
 
 from __future__ import annotations
 
@@ -92,13 +92,18 @@ def _text(sizes: dict[str, int]) -> str:
 
 
 def _sizes(profile: Profile) -> Iterator[dict[str, int]]:
-    """The opt, the smallest and the largest size; batch axes stay at two rows, within the profile."""
+    """The opt, the smallest and the largest size, and the widest of the lowest: the others are often all square.
+
+    Batch axes stay at two rows, within the profile.
+    """
     seen: list[dict[str, int]] = []
-    for pick in ("opt", "min", "max"):
+    for pick, pick_height in (("opt", "opt"), ("min", "min"), ("max", "max"), ("max", "min")):
         sizes = {}
         for axis, allowed in profile.items():
-            batch = axis in ("rows", "images", "texts")
-            sizes[axis] = min(max(_ROWS, allowed.min), allowed.max) if batch else int(getattr(allowed, pick))
+            if axis in ("rows", "images", "texts"):
+                sizes[axis] = min(max(_ROWS, allowed.min), allowed.max)
+            else:
+                sizes[axis] = int(getattr(allowed, pick_height if axis == "height" else pick))
         if sizes not in seen:
             seen.append(sizes)
             yield sizes

@@ -148,10 +148,10 @@ def test_group_normalization_in_half_precision_is_left_alone() -> None:
     assert group_normalization_to_instance_normalization(model) == 0
 
 
-def test_group_normalization_with_weights_that_are_inputs_is_left_alone() -> None:
+def test_group_normalization_of_an_unknown_number_of_channels_is_left_alone() -> None:
     model = parsed("""
         <ir_version: 10, opset_import: ["" : 23]>
-        normalization (float[rows,6,h,w] x, float[6] scale, float[6] bias) => (float[rows,6,h,w] y) {
+        normalization (float[rows,C,h,w] x, float[C] scale, float[C] bias) => (float[rows,C,h,w] y) {
             y = GroupNormalization<num_groups=2>(x, scale, bias)
         }""")
     assert group_normalization_to_instance_normalization(model) == 0

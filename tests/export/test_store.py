@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import resource
-import shutil
-import signal
-import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from latentrt.export import store
-from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
 from latentrt.export.store import BundleWriter, changed_parts
 from latentrt.runtime.bundle import open_bundle
 from latentrt.runtime.errors import OutputError
@@ -274,54 +269,6 @@ def test_a_build_interrupted_while_it_waits_leaves_the_other_alone(tmp_path: Pat
             pass
         writer.commit(manifest(writer))
     assert open_bundle(out).read("a") == b"one"
-
-
-# --- a real build that is stopped -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_build_stopped_by_a_signal(
-    start_latentrt: Callable[..., subprocess.Popen[str]],
-    tiny_checkpoint: Path,
-    text_bundle_copy: Path,
-    number: signal.Signals,
-) -> None:
-    out = text_bundle_copy
-    before = contents(out)
-    process = start_latentrt("build-engines", tiny_checkpoint, "--out", out, "--component", "text_encoder", "--force")
-    deadline = time.monotonic() + 120
-    while not (out.parent / f".{out.name}.partial" / "tokenizers").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(number)
-    _, messages = process.communicate(timeout=60)
-
-    assert process.returncode not in (0, 2)
-    assert "Traceback" not in messages
-    assert contents(out) == before
-    if number == signal.SIGKILL:
-        assert (out.parent / f".{out.name}.partial").exists()
-        shutil.rmtree(out / "onnx")  # so that the next build would gain from what it must not trust
-        options = BuildOptions(components=("text_encoder",))
-        bundle_from_checkpoint(tiny_checkpoint, out, options)
-        assert contents(out) == before
-    assert names(out.parent) == [out.name]
-
-
-def test_a_build_on_a_disk_that_fills_up(
-    latentrt: Callable[..., subprocess.CompletedProcess[str]], tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, 3_000_000))
-
-    out = tmp_path / "new" / "bundle"
-    arguments = ("build-engines", tiny_checkpoint, "--out", out, "--component", "text_encoder")
-    done = latentrt(*arguments, preexec_fn=limit)
-    assert done.returncode == 2
-    assert "cannot be written | received: File too large | make room" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert names(tmp_path) == []
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

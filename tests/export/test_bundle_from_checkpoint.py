@@ -1,0 +1,267 @@
+"""A build makes what was asked for, takes over what has not changed, says why, and never loses a bundle."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import diffusers
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentrt.export import build_component
+from latentrt.export import components as components_module
+from latentrt.export.build_component import BuildEvent
+from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
+from latentrt.export.profiles import Batch
+from latentrt.export.store import BundleWriter
+from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.errors import CheckpointError, GateError, LatentRTError, RequestError
+
+NAMES = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder", "vae_encoder"]
+TEXT = BuildOptions(components=("text_encoder",))
+
+
+@pytest.fixture
+def bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading the weights of any component is an error."""
+
+    def refuse(kind: object, folder: Path) -> None:
+        raise AssertionError(f"{folder} was loaded")
+
+    monkeypatch.setattr(components_module, "from_pretrained", refuse)
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting any component from torch is an error."""
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("torch was asked to export")
+
+    monkeypatch.setattr(build_component, "onnx_from_torch", refuse)
+
+
+def build(checkpoint: Path, out: Path, options: BuildOptions | None = None) -> dict[str, str]:
+    """Build; returns why each component was built, or that it was reused."""
+    events: list[BuildEvent] = []
+    bundle_from_checkpoint(checkpoint, out, options, events.append)
+    return {event.component: event.reason for event in events if event.stage == "done"}
+
+
+def fails(error: type[LatentRTError], checkpoint: Path, out: Path, options: BuildOptions | None = None) -> str:
+    with pytest.raises(error) as caught:
+        bundle_from_checkpoint(checkpoint, out, options)
+    return str(caught.value)
+
+
+def change_weight(checkpoint: Path, value: float = 0.5) -> None:
+    """Change one value of the first text encoder."""
+    path = checkpoint / "text_encoder" / "model.safetensors"
+    weights = load_file(path)
+    weights[sorted(weights)[0]].view(-1)[0] = value
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+# --- what is built ----------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_bundle(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
+    bundle = open_bundle(tiny_bundle)
+    manifest = bundle.manifest
+    assert sorted(manifest.components) == sorted(NAMES)
+    assert [engine.component for engine in manifest.engines] == NAMES
+    assert manifest.latent_space.scale == 4
+    assert manifest.latent_space.stride == 8
+    assert (manifest.defaults.width, manifest.defaults.height) == (96, 96)
+    assert manifest.scheduler == json.loads((tiny_checkpoint / "scheduler/scheduler_config.json").read_text())
+    assert manifest.tools["torch"] == torch.__version__
+    assert set(manifest.tools) == {"diffusers", "onnx-ir", "onnxscript", "torch", "transformers"}
+    on_disk = {str(path.relative_to(tiny_bundle)) for path in tiny_bundle.rglob("*") if path.is_file()}
+    assert on_disk == {*manifest.files, "manifest.json"}
+
+
+def test_one_component_alone_and_the_stages_it_goes_through(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    events: list[BuildEvent] = []
+    manifest = bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT, events.append)
+    assert [(event.component, event.stage) for event in events] == [
+        ("text_encoder", stage) for stage in ("export", "compile", "gate", "done")
+    ]
+    assert events[-1].reason == "new"
+    assert events[-1].seconds > 0
+    assert list(manifest.components) == ["text_encoder"]
+    assert open_bundle(tmp_path / "bundle").manifest == manifest
+
+
+def test_sizes_and_batch_become_profiles(tiny_checkpoint: Path, tmp_path: Path, text_bundle: Path) -> None:
+    options = BuildOptions(components=("text_encoder",), aspects="64x48,48x64", batch=Batch(1, 2, 3))
+    out = Path(shutil.copytree(text_bundle, tmp_path / "bundle"))
+    assert build(tiny_checkpoint, out, options) == {"text_encoder": "profile.texts changed: 1..2..16 -> 1..4..6"}
+    manifest = open_bundle(out).manifest
+    assert manifest.buckets == ((64, 48), (48, 64))
+    assert (manifest.defaults.width, manifest.defaults.height) == (64, 48)
+    assert str(manifest.components["text_encoder"].profile["texts"]) == "1..4..6"
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_graphs_in_half_precision_mix_no_dtypes(checkpoint_copy: Path, tmp_path: Path, precision: str) -> None:
+    """TensorRT refuses an operator with a float and a half input; the checker's strict inference does so too."""
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=24, block_out_channels=(8,), layers_per_block=1, norm_num_groups=4, cross_attention_dim=64,
+        down_block_types=("CrossAttnDownBlock2D",), up_block_types=("CrossAttnUpBlock2D",),
+        attention_head_dim=2, use_linear_projection=True, addition_embed_type="text_time",
+        addition_time_embed_dim=6, projection_class_embeddings_input_dim=28 + 6 * 6,
+    )  # fmt: skip
+    unet.save_pretrained(checkpoint_copy / "unet")
+    options = BuildOptions(precision=precision, components=("denoiser",), onnx_only=True)
+    manifest = bundle_from_checkpoint(checkpoint_copy, tmp_path / "bundle", options)
+    assert manifest.engines == ()
+    assert manifest.components["denoiser"].precision == precision
+
+    path = tmp_path / "bundle" / "onnx" / "denoiser.onnx"
+    onnx.checker.check_model(str(path), full_check=True)
+    model = onnx.load(path)
+    inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    dtypes = {value.name: value.type.tensor_type.elem_type for value in values}
+    dtypes |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    half = onnx.TensorProto.FLOAT16 if precision == "fp16" else onnx.TensorProto.BFLOAT16
+    for node in inferred.node:
+        inputs = {dtypes[name] for name in node.input if name} & floats
+        assert len(inputs) <= 1 or node.op_type == "Resize", node  # whose scales are always fp32
+        if node.op_type in ("Conv", "MatMul", "Gemm", "Attention"):
+            assert inputs == {half}, node
+    assert {tensor.name: tensor.type.tensor_type.elem_type for tensor in inferred.input} == {
+        "sample": half, "timestep": onnx.TensorProto.FLOAT, "encoder_hidden_states": half, "text_embeds": half,
+        "time_ids": onnx.TensorProto.FLOAT,
+    }  # fmt: skip
+
+
+# --- what is taken over -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_weights", "no_export")
+def test_a_second_build_takes_everything_over_and_loads_no_weights(tiny_checkpoint: Path, bundle_copy: Path) -> None:
+    before = open_bundle(bundle_copy)
+    assert build(tiny_checkpoint, bundle_copy) == dict.fromkeys(NAMES, "reused")
+    assert open_bundle(bundle_copy).hash == before.hash
+
+
+@pytest.mark.usefixtures("no_export")
+def test_other_sizes_need_other_engines_but_no_export(tiny_checkpoint: Path, bundle_copy: Path) -> None:
+    reasons = build(tiny_checkpoint, bundle_copy, BuildOptions(aspects="96x96,96x64"))
+    assert [name for name in NAMES if reasons[name] == "reused"] == ["text_encoder", "text_encoder_2"]
+    assert all("profile.height changed: 16..24..36 -> 16..24..24" in reasons[name] for name in NAMES[2:])
+    assert open_bundle(bundle_copy).manifest.components["denoiser"].profile["width"].max == 24
+
+
+def test_a_changed_weight_rebuilds_its_component_and_says_so(checkpoint_copy: Path, bundle_copy: Path) -> None:
+    change_weight(checkpoint_copy)
+    before = open_bundle(bundle_copy).manifest
+    reasons = build(checkpoint_copy, bundle_copy)
+    assert reasons["text_encoder"].startswith("weights changed: ")
+    assert [name for name in NAMES if reasons[name] == "reused"] == NAMES[1:]
+    after = open_bundle(bundle_copy).manifest
+    assert after.components["text_encoder"].weights != before.components["text_encoder"].weights
+    assert set(before.components["text_encoder"].weights).isdisjoint(after.files)
+
+
+def test_force_builds_what_is_named_and_leaves_the_rest(tiny_checkpoint: Path, bundle_copy: Path) -> None:
+    before = open_bundle(bundle_copy)
+    reasons = build(tiny_checkpoint, bundle_copy, BuildOptions(components=("text_encoder",), force=True))
+    assert reasons == {"text_encoder": "forced", **dict.fromkeys(NAMES[1:], "reused")}
+    assert open_bundle(bundle_copy).hash == before.hash
+
+
+def test_a_component_is_added_to_the_ones_that_are_there(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    options = BuildOptions(components=("text_encoder_2",))
+    assert build(tiny_checkpoint, text_bundle_copy, options) == {"text_encoder": "reused", "text_encoder_2": "new"}
+    assert list(open_bundle(text_bundle_copy).manifest.components) == ["text_encoder", "text_encoder_2"]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_component_that_is_not_named_and_has_changed_is_not_lost(checkpoint_copy: Path, bundle_copy: Path) -> None:
+    change_weight(checkpoint_copy)
+    before = open_bundle(bundle_copy)
+    message = fails(RequestError, checkpoint_copy, bundle_copy, BuildOptions(components=("vae_decoder",)))
+    assert "the bundle's text_encoder does not belong to what is built | received: weights changed" in message
+    assert open_bundle(bundle_copy).hash == before.hash
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_damaged_engine_is_not_taken_over(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    before = open_bundle(text_bundle_copy)
+    path = text_bundle_copy / "engines" / "onnxruntime-cpu" / "text_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert build(tiny_checkpoint, text_bundle_copy, TEXT) == {"text_encoder": "its files were damaged"}
+    assert open_bundle(text_bundle_copy).hash == before.hash
+
+
+def test_damaged_weights_are_not_taken_over(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    before = open_bundle(text_bundle_copy)
+    path = text_bundle_copy / before.manifest.components["text_encoder"].weights[0]
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    assert build(tiny_checkpoint, text_bundle_copy, TEXT) == {"text_encoder": "its files were damaged"}
+    assert open_bundle(text_bundle_copy).hash == before.hash
+
+
+def test_a_build_that_has_to_wait_for_another_says_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def stop(event: BuildEvent) -> None:
+        raise RuntimeError(event.stage)
+
+    with BundleWriter(tmp_path / "bundle"), pytest.raises(RuntimeError, match="wait"):
+        bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT, stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what cannot be built ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (BuildOptions(components=("unet",)), "--component | received: unet | expected: text_encoder, text_encoder_2,"),
+        (BuildOptions(provider="cuda"), "--provider | received: cuda | expected: onnxruntime-cpu"),
+        (BuildOptions(provider="cuda", onnx_only=True), "--provider | received: cuda | expected: onnxruntime-cpu"),
+        (BuildOptions(precision="fp16"), "--precision | received: fp16 | expected: fp32 for onnxruntime-cpu | or use"),
+        (BuildOptions(precision="int8", onnx_only=True), "--precision | received: int8 | expected: fp32 or fp16 or"),
+        (BuildOptions(aspects="100x100"), "--aspects | received: 100x100 | expected: sides that are multiples of 8"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    tiny_checkpoint: Path, tmp_path: Path, options: BuildOptions, expected: str
+) -> None:
+    assert expected in fails(RequestError, tiny_checkpoint, tmp_path / "bundle", options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_numbers_fail_at_the_gate(
+    checkpoint_copy: Path, text_bundle_copy: Path, tmp_path: Path
+) -> None:
+    before = open_bundle(text_bundle_copy)
+    change_weight(checkpoint_copy, float("nan"))
+    message = fails(GateError, checkpoint_copy, text_bundle_copy, TEXT)
+    assert "text_encoder: hidden_states" in message
+    assert "from PyTorch itself" in message
+    assert open_bundle(text_bundle_copy).hash == before.hash
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_broken_tokenizer_is_found_before_anything_is_exported(checkpoint_copy: Path, tmp_path: Path) -> None:
+    for path in (checkpoint_copy / "tokenizer_2").iterdir():
+        path.unlink()
+    message = fails(CheckpointError, checkpoint_copy, tmp_path / "bundle")
+    assert f"{checkpoint_copy / 'tokenizer_2'}: not the tokenizer of its text encoder" in message
+    assert not (tmp_path / "bundle").exists()

@@ -1,0 +1,144 @@
+"""Wrappers compute what diffusers' pipelines compute, from weights that are all there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentrt.export.checkpoint import read_checkpoint
+from latentrt.export.components import components, latent_stride, native_side, vae_scale
+from latentrt.export.onnx_from_torch import example_inputs, example_sizes
+from latentrt.export.tokenizers import export_tokenizer
+from latentrt.runtime.errors import CheckpointError
+
+
+def edit_config(path: Path, **changes: object) -> None:
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **changes}))
+
+
+def test_every_reference_gives_what_its_contract_says(tiny_checkpoint: Path) -> None:
+    checkpoint = read_checkpoint(tiny_checkpoint)
+    sizes = example_sizes(latent_stride(checkpoint))
+    for component in components(checkpoint, "fp32"):
+        with torch.inference_mode():
+            outputs = component.load()(*example_inputs(component, sizes))
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        for spec, output in zip(component.outputs, outputs, strict=True):
+            fixed = {index: size for index, size in enumerate(spec.shape) if isinstance(size, int)}
+            assert {index: output.shape[index] for index in fixed} == fixed
+            assert output.dtype == torch.float32
+
+
+def test_sizes_that_a_checkpoint_implies(tiny_checkpoint: Path, emoji_checkpoint: Path, checkpoint_copy: Path) -> None:
+    tiny, emoji = read_checkpoint(tiny_checkpoint), read_checkpoint(emoji_checkpoint)
+    assert (vae_scale(tiny), latent_stride(tiny), native_side(tiny)) == (4, 2, 96)
+    assert (vae_scale(emoji), native_side(emoji)) == (8, 128)
+    edit_config(checkpoint_copy / "unet" / "config.json", sample_size=None)
+    assert native_side(read_checkpoint(checkpoint_copy)) == 1024
+
+
+def test_latents_are_scaled_as_diffusers_does(checkpoint_copy: Path) -> None:
+    mean, deviation = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 1.0]
+    edit_config(checkpoint_copy / "vae" / "config.json", latents_mean=mean, latents_std=deviation)
+    decoder, encoder = components(read_checkpoint(checkpoint_copy), "fp32")[-2:]
+    vae = diffusers.AutoencoderKL.from_pretrained(checkpoint_copy / "vae").eval()
+    factor = vae.config.scaling_factor
+    shift, width = torch.tensor(mean).view(1, 4, 1, 1), torch.tensor(deviation).view(1, 4, 1, 1)
+    (latents,) = example_inputs(decoder, example_sizes(2))
+    (image,) = example_inputs(encoder, example_sizes(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(decoder.load()(latents), vae.decode(latents * width / factor + shift).sample)
+        posterior = vae.encode(image).latent_dist
+        received_mean, received_deviation = encoder.load()(image)
+        torch.testing.assert_close(received_mean, (posterior.mean - shift) * factor / width)
+        torch.testing.assert_close(received_deviation, posterior.std * factor / width)
+
+
+@pytest.mark.parametrize(
+    ("precision", "force_upcast", "expected"),
+    [("fp16", True, "fp32"), ("fp16", False, "fp16"), ("bf16", True, "bf16"), ("fp32", True, "fp32")],
+)
+def test_an_autoencoder_that_overflows_stays_in_fp32(
+    checkpoint_copy: Path, precision: str, force_upcast: bool, expected: str
+) -> None:
+    edit_config(checkpoint_copy / "vae" / "config.json", force_upcast=force_upcast)
+    chosen = {component.name: component for component in components(read_checkpoint(checkpoint_copy), precision)}
+    assert chosen["vae_decoder"].precision == chosen["vae_encoder"].precision == expected
+    assert chosen["denoiser"].precision == precision
+    assert chosen["denoiser"].inputs[1].dtype == chosen["denoiser"].inputs[4].dtype == "float32"
+
+
+# --- weights that do not fit ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("component", "file"), [(0, "text_encoder/model.safetensors"), (3, "vae/diffusion_pytorch_model.safetensors")]
+)
+def test_weights_that_are_missing_are_named_and_never_drawn_at_random(
+    checkpoint_copy: Path, component: int, file: str
+) -> None:
+    weights = load_file(checkpoint_copy / file)
+    removed = sorted(weights)[-1]
+    del weights[removed]
+    save_file(weights, checkpoint_copy / file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="its weights do not fit its config") as error:
+        components(read_checkpoint(checkpoint_copy), "fp32")[component].load()
+    assert removed.removeprefix("text_model.") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("component", "file"), [(0, "text_encoder/model.safetensors"), (3, "vae/diffusion_pytorch_model.safetensors")]
+)
+def test_weights_of_another_shape_are_an_error(checkpoint_copy: Path, component: int, file: str) -> None:
+    weights = load_file(checkpoint_copy / file)
+    name = sorted(weights)[-1]
+    weights[name] = weights[name].flatten()[:-1].clone()
+    save_file(weights, checkpoint_copy / file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="its weights cannot be loaded"):
+        components(read_checkpoint(checkpoint_copy), "fp32")[component].load()
+
+
+def test_a_config_that_lacks_a_number(checkpoint_copy: Path) -> None:
+    edit_config(checkpoint_copy / "unet" / "config.json", addition_time_embed_dim=None)
+    with pytest.raises(CheckpointError, match="addition_time_embed_dim"):
+        components(read_checkpoint(checkpoint_copy), "fp32")
+
+
+def test_libraries_say_nothing_on_their_own(tiny_checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    components(read_checkpoint(tiny_checkpoint), "fp32")[0].load()
+    assert capfd.readouterr() == ("", "")
+
+
+# --- tokenizers -------------------------------------------------------------------------------------------------------
+
+
+def test_tokenizers_that_differ_in_added_tokens_share_a_vocabulary(emoji_checkpoint: Path) -> None:
+    checkpoint = read_checkpoint(emoji_checkpoint)
+    first, second = (export_tokenizer(checkpoint, folder, 49408) for folder in ("tokenizer", "tokenizer_2"))
+    assert first.vocabulary == second.vocabulary
+    assert first == export_tokenizer(checkpoint, "tokenizer", 49408)
+    assert first.bos_token_id == second.bos_token_id == 49406
+    assert (first.pad_token_id, second.pad_token_id) == (49407, 0)
+
+
+def test_a_tokenizer_that_cannot_be_read(checkpoint_copy: Path) -> None:
+    checkpoint = read_checkpoint(checkpoint_copy)
+    for path in (checkpoint_copy / "tokenizer").iterdir():
+        path.write_text("{")
+    with pytest.raises(CheckpointError, match="not a readable CLIP tokenizer"):
+        export_tokenizer(checkpoint, "tokenizer", 49408)
+    for path in (checkpoint_copy / "tokenizer").iterdir():
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"not the tokenizer of its text encoder \| received: [0-9] tokens"):
+        export_tokenizer(checkpoint, "tokenizer", 49408)
+
+
+def test_a_tokenizer_of_a_larger_text_encoder(emoji_checkpoint: Path) -> None:
+    with pytest.raises(CheckpointError, match="ids below 1000"):
+        export_tokenizer(read_checkpoint(emoji_checkpoint), "tokenizer", 1000)
