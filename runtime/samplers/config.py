@@ -28,14 +28,13 @@ def model_schedule_from_config(config: Mapping[str, object]) -> ModelSchedule:
         CheckpointError: the scheduler's class is unknown, or a field is unknown, ill-typed or cannot be honoured.
     """
     class_name = config.get("_class_name")
-    if class_name not in CLASSES:
+    if not isinstance(class_name, str) or class_name not in CLASSES:
         near = get_close_matches(str(class_name), CLASSES, n=3)
         raise CheckpointError(
             "unknown scheduler class in scheduler_config.json",
             received=repr(class_name),
             expected=" or ".join(near) if near else f"one of {', '.join(CLASSES)}",
         )
-    assert isinstance(class_name, str)
     fields = checked_fields(class_name, config)
     settings = {**CLASSES[class_name], **dict(fields)}
     sampler, kind = sampler_of(class_name, settings), kind_of(class_name, settings)

@@ -68,7 +68,20 @@ def checked_fields(class_name: str, config: Mapping[str, object]) -> tuple[tuple
         if value is None and (name in OPTIONAL or CLASSES[class_name].get(name) is None):  # null is the default
             continue
         fields[name] = checked_value(class_name, name, value, CheckpointError)
+    check_betas({**CLASSES[class_name], **fields})
     return tuple(sorted(fields.items(), key=lambda item: item[0]))
+
+
+def check_betas(fields: Mapping[str, Value]) -> None:
+    """Refuses a forward process that is none: betas are variances between 0 and 1, one per training timestep."""
+    count, trained = fields["num_train_timesteps"], fields.get("trained_betas")
+    if not isinstance(count, int) or count < 1:
+        raise CheckpointError("num_train_timesteps must be positive", received=count)
+    if isinstance(trained, tuple) and len(trained) != count:
+        raise CheckpointError("trained_betas has the wrong length", received=len(trained), expected=count)
+    betas = trained if isinstance(trained, tuple) else (fields.get("beta_start", 0.5), fields.get("beta_end", 0.5))
+    if not all(isinstance(beta, int | float) and 0 < beta < 1 for beta in betas):
+        raise CheckpointError("betas are variances", received=repr(betas)[:80], expected="numbers between 0 and 1")
 
 
 def choices(class_name: str, name: str) -> tuple[Value, ...] | None:

@@ -179,7 +179,6 @@ UNREAD: dict[str, frozenset[str]] = {
     "LCMScheduler": frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one"}),
     "TCDScheduler": frozenset({"timestep_spacing", "steps_offset", "set_alpha_to_one", "timestep_scaling"}),
     "DEISMultistepScheduler": frozenset({"algorithm_type", "solver_type"}),  # one choice each
-    "PNDMScheduler": frozenset({"skip_prk_steps"}),  # refused unless true
 }
 
 # Fields of the solvers that are not read where ``use_flow_sigmas`` spaces the steps.

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, RequestError
 
 Value: TypeAlias = bool | int | float | str | tuple[float, ...] | None
 
@@ -110,6 +110,12 @@ def _sigmas(schedule: TrainingSchedule) -> NDArray[np.float64]:
     alphas_cumprod = schedule.alphas_cumprod
     if schedule.rescale_betas_zero_snr:
         alphas_cumprod = np.append(alphas_cumprod[:-1], ZERO_SNR_FLOOR)
+        if alphas_cumprod[-2] <= ZERO_SNR_FLOOR:
+            raise RequestError(
+                "the sigmas of this zero-SNR schedule do not decrease",
+                received=f"alphas_cumprod {alphas_cumprod[-2]:.1e}, then {ZERO_SNR_FLOOR:.1e} in place of 0",
+                expected="a sampler on training timesteps (ddim, ddpm), or scaled_linear betas",
+            )
     return _frozen(np.sqrt((1 - alphas_cumprod) / alphas_cumprod))
 
 

@@ -37,7 +37,8 @@ def exponential(training: TrainingSchedule, highest: float, lowest: float, n: in
 def lu(training: TrainingSchedule, highest: float, lowest: float, n: int) -> Floats:
     """Equal steps in lambda = -log sigma (Lu et al. 2022, arXiv:2206.00927), between the ends of the log table."""
     top, bottom = training.log_sigmas[-1], training.log_sigmas[0]
-    return np.exp(top + np.linspace(0, 1, n) * (bottom - top))
+    result: Floats = np.exp(top + np.linspace(0, 1, n) * (bottom - top))
+    return result
 
 
 def beta(training: TrainingSchedule, highest: float, lowest: float, n: int) -> Floats:

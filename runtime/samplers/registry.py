@@ -43,7 +43,7 @@ class Sampler:
     - ``fixed``: the fields of ``diffusers_class`` that make its scheduler this sampler;
     - ``from_diffusers``: False where the class lends only its fields, and the sampler is not in diffusers;
     - ``kinds``: the models it runs: ``trained`` on betas, rectified ``flow``, ``edm``, ``angular``;
-    - ``order``: how its error falls with the step size;
+    - ``order``: its error falls as steps^-order (that of the distribution, where it draws noise);
     - ``brownian``: its noise may be taken from one Brownian motion per seed.
     """
 
@@ -123,7 +123,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "KDPM2AncestralDiscreteScheduler",
         dpm2_ancestral,
         exploding_whole_karras,
-        1,
+        2,
         aliases=("dpm_2_ancestral", "dpm2_ancestral", "k_dpm_2_a"),
         prediction_types=EPS_V,
         evaluations_per_step=2,
@@ -143,14 +143,14 @@ SAMPLERS: tuple[Sampler, ...] = (
         fixed=(("skip_prk_steps", True),),
         prediction_types=EPS_V,
     ),
-    Sampler("ipndm", "IPNDM", "EulerDiscreteScheduler", ipndm, exploding, 1, from_diffusers=False),
+    Sampler("ipndm", "IPNDM", "EulerDiscreteScheduler", ipndm, exploding, 2, from_diffusers=False),
     Sampler(
         "ipndm_v",
         "IPNDM on angular time",
         "IPNDMScheduler",
         ipndm,
         angular,
-        1,
+        2,
         kinds=("angular",),
         prediction_types=("v_prediction",),
     ),
@@ -183,7 +183,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "DPMSolverMultistepScheduler",
         dpm_multistep,
         preserving,
-        3,
+        2,
         fixed=algorithm(3),
         kinds=SOLVER_KINDS,
         flow_grid=flow_solver,
@@ -194,7 +194,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "DPMSolverMultistepScheduler",
         dpm_multistep,
         preserving,
-        1,
+        2,
         aliases=("dpmpp_2m_sde_gpu",),
         fixed=algorithm(2, "sde-dpmsolver++"),
         kinds=SOLVER_KINDS,
@@ -208,7 +208,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "DPMSolverMultistepScheduler",
         dpmpp_3m_sde,
         preserving,
-        1,
+        2,
         aliases=("dpmpp_3m_sde_gpu",),
         fixed=algorithm(3, "sde-dpmsolver++"),
         from_diffusers=False,
@@ -234,7 +234,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "DPMSolverSDEScheduler",
         dpmpp_2s_ancestral,
         exploding,
-        1,
+        2,
         aliases=("dpmpp_2s_ancestral",),
         from_diffusers=False,
         prediction_types=EPS_V,
@@ -284,7 +284,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "SASolverScheduler",
         sa_solver,
         preserving_to_lowest,
-        1,
+        2,
         fixed=(("algorithm_type", "data_prediction"),),
         kinds=SOLVER_KINDS,
         flow_grid=flow_solver,

@@ -223,5 +223,7 @@ def solver_levels(
 def ended(timesteps: Floats, sigmas: Floats, last: float) -> Grid:
     """The grid of a DPM-Solver run that ends at ``last``, if its sigmas do not have their end already."""
     if len(sigmas) == len(timesteps):
-        sigmas = np.append(sigmas, last)
+        sigmas = np.append(
+            sigmas, min(last, sigmas[-1])
+        )  # a ramp to the lowest sigma may end a rounding error below it
     return Grid(points_of(preserving_point, timesteps, sigmas))

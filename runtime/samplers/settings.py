@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -82,7 +82,7 @@ def resolve(
         raise error(
             "flow sigmas have their own spacing", received=settings["ramp"], expected="no ramp with flow sigmas"
         )
-    refuse_unread(sampler.name, unread(sampler, grid, settings), frozenset(asked), error)
+    refuse_unread(sampler.name, unread(sampler, grid, settings, asked), frozenset(asked), error)
     return Resolved(
         training_schedule(model),
         prediction_type,
@@ -127,14 +127,16 @@ def apply_schedule(settings: dict[str, Value], schedule: str, sampler: Sampler) 
     return required
 
 
-def unread(sampler: Sampler, grid: GridFunction, settings: Mapping[str, Value]) -> dict[str, Value]:
+def unread(
+    sampler: Sampler, grid: GridFunction, settings: Mapping[str, Value], asked: Collection[str]
+) -> dict[str, Value]:
     """The settings that neither solver nor grid nor the training schedule reads, and that might matter."""
     silent = {"prediction_type", "use_flow_sigmas", *TRAINING_FIELDS, *RAMP_FLAGS, *RUN_OPTIONS, *DEPENDENT}
-    silent |= UNREAD.get(sampler.diffusers_class, frozenset()) - {"skip_prk_steps"}
+    silent |= UNREAD.get(sampler.diffusers_class, frozenset()) - set(asked)
     if sampler.diffusers_class == "IPNDMScheduler":
         silent.discard("trained_betas")
     if grid is sampler.flow_grid:
-        silent |= UNREAD_WITH_FLOW
+        silent |= UNREAD_WITH_FLOW - set(asked)
     elif sampler.flow_grid is None:
         silent.discard("use_flow_sigmas")
     if settings.get("ramp") is None:

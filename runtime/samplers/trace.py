@@ -58,6 +58,10 @@ class Trace:
             self._step = index - self.begin
             yield index
 
+    def behind(self, index: int, count: int) -> tuple[Point, ...]:
+        """Point ``index`` and those before it, newest first, ``count`` at most."""
+        return self.points[max(0, index - count + 1) : index + 1][::-1]
+
     def predict(self, wanted: Mixture | None, x: LinearForm, point: Point) -> tuple[LinearForm, LinearForm]:
         """Evaluates the denoiser on ``x`` at ``point``; returns ``x`` as the new base state, and the stored output.
 

@@ -9,7 +9,7 @@ from ...errors import RequestError
 from ..linear_form import ZERO, LinearForm
 from ..parameterization import EPS, FLOW, X0, Point
 from ..trace import Trace
-from .phi import distinct, phi_weights
+from .phi import phi_weights, usable
 
 
 def dpm_multistep(
@@ -43,7 +43,7 @@ def dpm_multistep(
             order = 1
         elif left == 2 and lower_order_final and run.count < 15:
             order = min(order, 2)
-        terms = derivatives(outputs, run.points[i::-1], order, there)
+        terms = derivatives(outputs, run.behind(i, order), there)
         noise = run.noise(here, there) if stochastic else ZERO
         # diffusers' third-order SDE step has the wrong sign of a 1/2 in it; dpmpp_3m_sde is the correct formula
         slip = 1.0 if stochastic and order == 3 else 0.0
@@ -61,7 +61,7 @@ def dpmpp_3m_sde(run: Trace, x: LinearForm, *, eta: float = 1.0) -> LinearForm:
         x, output = run.predict(X0, x, here)
         outputs.insert(0, output)
         order = min(3, len(outputs)) if there.sigma > 0 else 1
-        terms = derivatives(outputs, run.points[i::-1], order, there)
+        terms = derivatives(outputs, run.behind(i, order), there)
         noise = run.noise(here, there) if eta > 0 else ZERO
         x = step(x, terms, noise, here, there, data=True, eta=eta, curve="heun")
     return x
@@ -115,13 +115,18 @@ def step(
 
 
 def derivatives(
-    outputs: Sequence[LinearForm], points: Sequence[Point], order: int, there: Point
+    outputs: Sequence[LinearForm], points: Sequence[Point], there: Point
 ) -> tuple[LinearForm, LinearForm, LinearForm]:
-    """The output, h times its slope and h² times its second derivative over two, at the newest of ``points``.
+    """The output, h times its slope and h² times half its second derivative, at the newest of ``points``.
 
-    ``outputs`` and ``points`` are newest first. Taken from up to three outputs, fewer where noise levels repeat.
+    ``step`` weighs the last as if it were the whole second derivative. So does the authors' code, and with it diffusers
+    and k-diffusion; it makes the third-order multistep solver converge at second order.
+
+    ``outputs`` and ``points`` are newest first; of up to three points, those from where noise levels repeat on are not
+    used.
     """
-    order = min(order, distinct(points[:order]))
+    points = usable(points)
+    order = len(points)
     if order == 1:
         return outputs[0], ZERO, ZERO
     lambdas = [point.half_log_snr for point in points[:order]]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ...errors import RequestError
 from ..linear_form import LinearForm
 from ..parameterization import EPS, Point
 from ..trace import Trace
-from .phi import adams_weights, distinct, weighted_sum
+from .phi import adams_weights, usable, weighted_sum
 
 # Adams-Bashforth weights for equal steps, newest first.
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
@@ -18,9 +19,8 @@ def lms(run: Trace, x: LinearForm, *, solver_order: int = 4) -> LinearForm:
         here, there = run.points[i], run.points[i + 1]
         x, eps = run.predict(EPS, x, here)
         slopes.insert(0, eps)
-        order = distinct(run.points[i::-1][: min(solver_order, len(slopes))])
-        nodes = [point.sigma for point in run.points[i::-1][:order]]
-        x = x + weighted_sum(lagrange_integrals(nodes, here.sigma, there.sigma), slopes[:order])
+        nodes = [point.sigma for point in usable(run.behind(i, min(solver_order, len(slopes))))]
+        x = x + weighted_sum(lagrange_integrals(nodes, here.sigma, there.sigma), slopes[: len(nodes)])
     return x
 
 
@@ -66,6 +66,12 @@ def plms(run: Trace, x: LinearForm) -> LinearForm:
 
 def transfer(run: Trace, x: LinearForm, output: LinearForm, here: Point, there: Point) -> LinearForm:
     """Equation 11 of arXiv:2202.09778: DDIM's step, with eps taken from a mixed model output and this state."""
+    if here.signal == 0:
+        raise RequestError(
+            "PLMS cannot start without signal",
+            received="a schedule with zero terminal SNR",
+            expected="ddim, or leading steps",
+        )
     predicted = run.output_of(here)  # epsilon, or v, for which eps = noise x + signal v
     eps = output if predicted == EPS else here.noise * x + here.signal * output
     gap = there.signal**2 - here.signal**2
@@ -99,8 +105,7 @@ def deis(run: Trace, x: LinearForm, *, solver_order: int, lower_order_final: boo
         order = min(solver_order, len(outputs))
         if lower_order_final and run.count < 15:
             order = min(order, max(1, run.count - i))
-        order = distinct(run.points[i::-1][:order])
-        nodes = [point.half_log_snr for point in run.points[i::-1][:order]]
+        nodes = [point.half_log_snr for point in usable(run.behind(i, order))]
         weights = adams_weights(-1.0, nodes, nodes[0], there.half_log_snr)
-        x = there.signal / here.signal * x - there.noise * weighted_sum(weights, outputs[:order])
+        x = there.signal / here.signal * x - there.noise * weighted_sum(weights, outputs[: len(nodes)])
     return x

@@ -49,15 +49,15 @@ def adams_weights(rate: float, nodes: Sequence[float], start: float, end: float)
     return weights
 
 
-def distinct(points: Sequence[Point]) -> int:
-    """How many of ``points``, newest first, have noise levels that differ from the one before: usable for a slope.
+def usable(points: Sequence[Point]) -> Sequence[Point]:
+    """Those of ``points``, newest first, that come before a noise level repeats, which would have no slope.
 
     Runs with more steps than there are whole timesteps visit some of them twice.
     """
     for index, (newer, older) in enumerate(pairwise(points)):
         if older.sigma == newer.sigma:
-            return index + 1
-    return len(points)
+            return points[: index + 1]
+    return points
 
 
 def weighted_sum(weights: Sequence[float], forms: Sequence[LinearForm]) -> LinearForm:

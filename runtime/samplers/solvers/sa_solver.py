@@ -9,7 +9,7 @@ from ...errors import RequestError
 from ..linear_form import ZERO, LinearForm
 from ..parameterization import EPS, FLOW, X0, Point
 from ..trace import Trace
-from .phi import adams_weights, distinct, weighted_sum
+from .phi import adams_weights, usable, weighted_sum
 
 
 def sa_solver(
@@ -41,15 +41,14 @@ def sa_solver(
         x, output = run.predict(X0 if data else EPS, x, here)
         outputs.insert(0, output)
         if i > run.begin:
-            points = run.points[i::-1][:corrector]
             before = run.in_newest_base(before)
-            x = adams_step(before, points, outputs, run.points[i - 1], here, noise, strength, data)
+            x = adams_step(before, run.behind(i, corrector), outputs, run.points[i - 1], here, noise, strength, data)
         left = run.count - i if lower_order_final else predictor_order + corrector_order
-        predictor = distinct(run.points[i::-1][: min(predictor_order, left, len(outputs))])
+        predictor = min(predictor_order, left, len(outputs))
         corrector = min(corrector_order, left + 1, len(outputs) + 1)
         before, noise = x, run.noise(here, there)
         strength = tau if tau_timesteps[0] <= here.timestep <= tau_timesteps[1] else 0.0
-        x = adams_step(x, run.points[i::-1][:predictor], outputs, here, there, noise, strength, data)
+        x = adams_step(x, run.behind(i, predictor), outputs, here, there, noise, strength, data)
     return x
 
 
@@ -64,7 +63,7 @@ def adams_step(
     data: bool,
 ) -> LinearForm:
     """From ``here`` to ``there`` with the polynomial through ``outputs`` at ``points`` (newest first)."""
-    points = points[: distinct(points)]
+    points = usable(points)
     start, end = here.half_log_snr, there.half_log_snr
     h, rate = end - start, 1 + tau**2
     nodes = [point.half_log_snr for point in points]

@@ -11,7 +11,7 @@ from ...errors import RequestError
 from ..linear_form import ZERO, LinearForm
 from ..parameterization import EPS, FLOW, X0, Point
 from ..trace import Trace
-from .phi import distinct, phi_weights, weighted_sum
+from .phi import phi_weights, usable, weighted_sum
 
 
 def unipc(
@@ -44,7 +44,7 @@ def unipc(
         x, output = run.predict(X0 if predict_x0 else EPS, x, here)
         if i > run.begin and i - 1 not in disable_corrector:
             before = run.in_newest_base(before)
-            x = unified_step(before, run.points[i - 1 :: -1][:order], outputs, here, output, solver_type, predict_x0)
+            x = unified_step(before, run.behind(i - 1, order), outputs, here, output, solver_type, predict_x0)
         outputs.insert(0, output)
         order = min(solver_order, len(outputs), run.count - i if lower_order_final else solver_order)
         if there.noise == 0 and order > 1:
@@ -53,9 +53,8 @@ def unipc(
                 received="lower_order_final=False, final_sigmas_type=zero",
                 expected="lower_order_final=True or final_sigmas_type=sigma_min",
             )
-        order = distinct(run.points[i::-1][:order])
-        before = x
-        x = unified_step(x, run.points[i::-1][:order], outputs, there, None, solver_type, predict_x0)
+        before, order = x, len(usable(run.behind(i, order)))
+        x = unified_step(x, run.behind(i, order), outputs, there, None, solver_type, predict_x0)
     return x
 
 

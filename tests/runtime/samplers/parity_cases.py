@@ -247,11 +247,11 @@ def covering(sizes: Sequence[int]) -> Iterator[tuple[int, ...]]:
             continue
         row = {i: a, j: b}
         for column in (c for c in range(len(sizes)) if c not in row):
-
-            def gain(value: int, column: int = column, row: Mapping[int, int] = row) -> int:
-                return sum(pair_of(column, value, other, there) in missing for other, there in row.items())
-
-            row[column] = max(range(sizes[column]), key=gain)
+            gains = [
+                sum(pair_of(column, value, other, there) in missing for other, there in row.items())
+                for value in range(sizes[column])
+            ]
+            row[column] = gains.index(max(gains))
         missing -= {pair_of(c, row[c], d, row[d]) for c, d in itertools.combinations(row, 2)}
         yield tuple(row[column] for column in range(len(sizes)))
 
