@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 
-#: Elements that one pass of ``denoise_step`` works on: 128 KB, so that the dozen registers of an update stay in a core's
-#: second-level cache and memory is read and written once, not once per operation.
+#: Elements that one pass of ``denoise_step`` works on: 128 KB, so that most of the registers of an update stay in a
+#: core's second-level cache, and memory is read and written once, not once per operation.
 BLOCK = 1 << 15
 
 
