@@ -55,14 +55,22 @@ def build_table(
             schedule,
             num_inference_steps,
             model_schedule,
-            guidance_scale if isinstance(guidance_scale, float | int) else tuple(guidance_scale),
-            None if guidance_interval is None else (float(guidance_interval[0]), float(guidance_interval[1])),
-            tuple(
-                (name, tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else value)
-                for name, value in sorted(options.items())
-            ),
+            plain("guidance_scale", guidance_scale),
+            plain("guidance_interval", guidance_interval),
+            tuple((name, plain(name, value)) for name, value in sorted(options.items())),
         )
     )
+
+
+def plain(name: str, value: object) -> Value:
+    """An argument as a number, a text or a tuple of numbers, which can be compared and cached."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(name, value.tolist())
+    if isinstance(value, Sequence) and all(isinstance(item, int | float) for item in value):
+        return tuple(value)
+    raise RequestError(f"{name} is no number, text or list of numbers", received=repr(value)[:80])
 
 
 @lru_cache(maxsize=512)
@@ -123,9 +131,8 @@ def table_of(
     done, updates = trace.evaluations[:evaluations], trace.updates[:evaluations]
     draws = [draw for draw in trace.draws if draw.evaluation < evaluations]
     drawn_in = [draw.evaluation for draw in draws]
-    drawn = np.searchsorted(
-        drawn_in, np.arange(evaluations), side="right"
-    )  # draws so far, that of this update included
+    # draws so far, that of the update at hand included
+    drawn = np.searchsorted(drawn_in, np.arange(evaluations), side="right")
     history = noises = 0
     for k, update in enumerate(updates):
         for kind, index in update.terms:
@@ -190,20 +197,23 @@ def final_sigma(trace: Trace, evaluations: int) -> float:
 
 def guidance_per_step(request: TableRequest, steps: int) -> NDArray[np.float64]:
     """``[steps]``: the guidance of each inference step."""
+    if not isinstance(request.guidance_scale, int | float | tuple):
+        raise RequestError("guidance_scale is not a number", received=repr(request.guidance_scale))
     scale = np.asarray(request.guidance_scale, dtype=np.float64)
     if scale.ndim == 1 and len(scale) != steps:
         raise RequestError("guidance_scale needs one number, or one per step", received=len(scale), expected=steps)
     if not np.isfinite(scale).all():
         raise RequestError("guidance_scale is not finite", received=request.guidance_scale)
     guidance = np.broadcast_to(scale, steps).copy()
-    if request.guidance_interval is not None:
-        start, stop = request.guidance_interval
-        if not 0 <= start <= stop <= 1:
+    interval = request.guidance_interval
+    if interval is not None:
+        if not isinstance(interval, tuple) or len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
             raise RequestError(
                 "guidance_interval is not an interval of the run",
-                received=request.guidance_interval,
-                expected="0 <= start <= stop <= 1",
+                received=repr(interval),
+                expected="(start, stop) with 0 <= start <= stop <= 1",
             )
+        start, stop = interval
         fraction = np.arange(steps) / steps
         guidance[(fraction < start) | (fraction >= stop)] = 1.0
     return guidance

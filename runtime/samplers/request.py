@@ -16,8 +16,8 @@ class TableRequest:
     schedule: str | None
     num_inference_steps: int | None
     model_schedule: ModelSchedule
-    guidance_scale: float | tuple[float, ...]
-    guidance_interval: tuple[float, float] | None
+    guidance_scale: Value
+    guidance_interval: Value
     options: tuple[tuple[str, Value], ...]
 
     def __repr__(self) -> str:

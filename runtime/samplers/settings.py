@@ -20,6 +20,7 @@ RAMP_FLAGS = {
     "use_lu_lambdas": "lu",
 }
 TRAINING_FIELDS = (*TRAINING, "rescale_betas_zero_snr")
+NOT_OPTIONS = {*TRAINING_FIELDS, "use_flow_sigmas", "ramp"}  # what the model is, and the ``schedule`` argument
 RUN_OPTIONS = ("strength", "denoising_start", "denoising_end", "noise")
 
 
@@ -54,8 +55,8 @@ def resolve(
     if model.kind not in sampler.kinds:
         raise error(
             f"{sampler.name} does not run this kind of model",
-            received=f"a {model.kind} model ({model.class_name})",
-            expected=" or ".join(f"a {kind} model" for kind in sampler.kinds),
+            received=f"{model.kind} ({model.class_name})",
+            expected=" or ".join(sampler.kinds),
         )
     settings = checkpoint_settings(sampler, model)
     if named:
@@ -64,12 +65,13 @@ def resolve(
     if schedule is not None:
         asked |= apply_schedule(settings, schedule, sampler)
     grid = sampler.flow_grid if settings.get("use_flow_sigmas") and sampler.flow_grid else sampler.grid
-    known = {**CLASSES[sampler.diffusers_class], **sampler.settings_of(grid)}
+    known = {*CLASSES[sampler.diffusers_class], *sampler.settings_of(grid), *RUN_OPTIONS} - NOT_OPTIONS
     for name, value in options.items():
-        if name not in known and name not in RUN_OPTIONS:
-            near = get_close_matches(name, [*known, *RUN_OPTIONS], n=3)
+        if name not in known or (name in RAMP_FLAGS and schedule is not None):
             raise error(
-                f"{sampler.name} has no option {name}", received=f"{name}={value!r}", expected=" or ".join(near) or None
+                f"{sampler.name} has no option {name}" + (" beside a schedule" if name in known else ""),
+                received=f"{name}={value!r}",
+                expected=" or ".join(get_close_matches(name, known, n=3)) or None,
             )
         settings[name] = checked_value(sampler.diffusers_class, name, value, error)
     if "ramp" not in settings:

@@ -53,6 +53,11 @@ def test_steps(steps: object):
         ("lcm", {"original_inference_steps": 5}, "distilled"),
         ("lcm", {"original_inference_steps": 2000}, "original_inference_steps"),
         ("dpmpp_2m", {"mu": 0.8}, "no option mu"),
+        ("dpmpp_2m", {"beta_start": 0.001}, "no option beta_start"),
+        ("dpmpp_2m", {"use_flow_sigmas": True}, "no option use_flow_sigmas"),
+        ("euler", {"ramp": "karras"}, "no option ramp"),
+        ("euler", {"strength": {"a": 1}}, "strength is no number"),
+        ("euler", {"strength": "half"}, "strength is a fraction"),
     ],
 )
 def test_options(sampler: str, options: dict[str, object], words: str):
@@ -98,6 +103,12 @@ def test_explicit_schedules_leave_nothing_to_count_or_space():
 def test_schedules_that_a_sampler_does_not_have(sampler: str, schedule: str):
     with pytest.raises(RequestError, match=f"{sampler} cannot honour"):
         build_table(sampler, schedule, 10, SD)
+
+
+def test_a_schedule_and_a_flag_exclude_each_other():
+    with pytest.raises(RequestError, match="beside a schedule"):
+        build_table("dpmpp_2m", "exponential", 10, SD, use_karras_sigmas=True)
+    assert build_table("dpmpp_2m", None, 10, SD, use_karras_sigmas=True).schedule == "karras"
 
 
 def test_more_steps_than_timesteps():

@@ -153,6 +153,11 @@ def test_guidance_is_constant_in_an_interval_or_a_list():
     assert listed.step.tolist() == [0, 0, 1, 1, 2]
 
 
+def test_numpy_arguments_are_those_of_python():
+    table = build_table("euler", None, None, SDXL, timesteps=np.asarray([900.0, 400.0]), guidance_scale=np.float32(5))
+    assert build_table("euler", None, None, SDXL, timesteps=[900.0, 400.0], guidance_scale=5.0) is table
+
+
 def test_guidance_of_a_partial_run_counts_its_own_steps():
     table = build_table("euler", None, 10, SDXL, guidance_scale=5.0, guidance_interval=(0.0, 0.5), strength=0.4)
     assert table.guidance.tolist() == [5.0, 5.0, 1.0, 1.0]
@@ -172,6 +177,10 @@ def test_guidance_of_a_partial_run_counts_its_own_steps():
         {"guidance_interval": (0.5, 0.2)},
         {"guidance_interval": (-0.1, 0.2)},
         {"guidance_interval": (0.0, 1.1)},
+        {"guidance_interval": (0.5,)},
+        {"guidance_interval": 0.5},
+        {"guidance_scale": "five"},
+        {"guidance_scale": {"a": 1}},
     ],
 )
 def test_bad_guidance_is_refused(arguments: dict[str, object]):
