@@ -22,7 +22,9 @@ def plot(tables: Sequence[SamplerTable], path: Path) -> None:
         from matplotlib.figure import Figure  # the object interface: no display, no global state
     except ModuleNotFoundError:
         raise MissingDependencyError(
-            "a plot needs matplotlib", received="no module matplotlib", remedy="install it: pip install 'latentrt[plot]'"
+            "a plot needs the plot extra",
+            received="no module matplotlib",
+            remedy="install it: pip install 'latentrt[plot]'",
         ) from None
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
