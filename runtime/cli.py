@@ -65,27 +65,27 @@ def _dispatch(arguments: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         remedy = f"did you mean {near[0]}?" if near else None
         raise InputError("command", received=name, expected=", ".join(COMMANDS), remedy=remedy)
-    app = _app(name, COMMANDS[name])
+    try:
+        return _run(name, rest)
+    except ModuleNotFoundError as error:  # when the command is imported, or when it imports what it needs
+        extra = COMMANDS[name].extra
+        if extra is None or (error.name or "").startswith("latentrt"):
+            raise
+        remedy = f"install it: pip install 'latentrt[{extra}]'"
+        subject = f"`latentrt {name}` needs the {extra} extra"
+        raise MissingDependencyError(subject, received=f"no module {error.name}", remedy=remedy) from None
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    app: Typer = importlib.import_module(COMMANDS[name].module).app
 
     import typer.main
 
     try:
-        typer.main.get_command(app)(args=rest, prog_name=f"latentrt {name}")
+        typer.main.get_command(app)(args=arguments, prog_name=f"latentrt {name}")
     except SystemExit as status:
         return status.code if isinstance(status.code, int) else int(status.code is not None)
     return 0
-
-
-def _app(name: str, command: Command) -> Typer:
-    try:
-        app: Typer = importlib.import_module(command.module).app
-    except ModuleNotFoundError as error:
-        if command.extra is None or (error.name or "").startswith("latentrt"):
-            raise
-        remedy = f"install it: pip install 'latentrt[{command.extra}]'"
-        subject = f"`latentrt {name}` needs the {command.extra} extra"
-        raise MissingDependencyError(subject, received=f"no module {error.name}", remedy=remedy) from None
-    return app
 
 
 def _help() -> str:

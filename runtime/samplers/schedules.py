@@ -37,6 +37,7 @@ def exploding(
 ) -> Grid:
     """States x0 + sigma eps: sigmas interpolated at fractional timesteps, then ``ramp``ed (Euler, Heun, LMS, ...)."""
     count = training.num_train_timesteps
+    logarithmic = timestep_type == "continuous" and prediction_type == "v_prediction"
     if sigmas is not None:
         levels = explicit_sigmas(sigmas)
         times = training.timestep_of(levels[:-1])
@@ -53,9 +54,10 @@ def exploding(
             lowest = levels[-1] if sigma_min is None else sigma_min
             levels = RAMPS[ramp](training, float(highest), float(lowest), steps)
             times = training.timestep_of(levels)
-        if len(levels) == steps:  # log_linear has its own last level
+        if len(levels) == steps or logarithmic:
+            # log_linear has its own last level, which diffusers passes on models whose timesteps are logarithms
             levels = np.append(levels, training.sigmas[0] if final_sigmas_type == "sigma_min" else 0.0)
-    if timestep_type == "continuous" and prediction_type == "v_prediction":
+    if logarithmic:
         if timesteps is not None:
             raise RequestError(
                 "this checkpoint's timesteps are log(sigma) / 4", received="timesteps", expected="sigmas"

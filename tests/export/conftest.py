@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,13 @@ def start_latentrt() -> Callable[..., subprocess.Popen[str]]:
 
     def start(*arguments: object) -> subprocess.Popen[str]:
         command = [str(LATENTRT), *map(str, arguments)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
+        )
 
     return start
+
+
+def _interruptible() -> None:
+    """A shell starts background jobs with SIGINT ignored, and their children inherit that: CI may be such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

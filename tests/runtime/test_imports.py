@@ -55,7 +55,7 @@ def test_the_runtime_generates_where_the_export_dependencies_are_not_installed(
     assert "latentrt" in modules
     assert (tmp_path / "a.png").stat().st_size > 1000
     cli = subprocess.run(
-        [str(python.with_name("latentrt")), "build-engines", "x", "--out", "y"],
+        [str(python.with_name("latentrt")), "build-engines", str(ROOT / "examples/emoji"), "--out", "y"],
         capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60,
     )  # fmt: skip
     assert cli.returncode == 2

@@ -70,19 +70,20 @@ def ancestral_dpm2(case: Case) -> bool:
 
 
 # Where diffusers' own float32 arithmetic is further from its formula than that, and how far: the largest error of the
-# pairwise cases and of 1700 sampled ones, rounded up. In every run beyond FLOAT32_BOUND the same diffusers code,
+# pairwise cases and of 6000 sampled ones, rounded up. In every run beyond FLOAT32_BOUND the same diffusers code,
 # computing in float64, has to agree with our table within float64_bound.
 FLOAT32_LIMITS: list[tuple[Callable[[Case], bool], float]] = [
-    (lambda case: expands_eps(case) and starts_without_signal(case), 1.0),
-    (lambda case: third_order(case) and nearly_repeats(case), 0.1),
+    (lambda case: expands_eps(case) and starts_without_signal(case), 1.5),
+    (lambda case: third_order(case) and nearly_repeats(case), 0.2),
     (lambda case: ancestral_dpm2(case) and cosine(case), 0.3),
     (ancestral_dpm2, 2e-3),
     (lambda case: case.class_name == "PNDMScheduler" and cosine(case), 2e-3),
     (third_order, 2e-3),
     (nearly_repeats, 2e-4),
-    (expands_eps, 1e-4),
-    (cosine, 5e-5),
-    (lambda case: bool(case.config.get("use_lu_lambdas")), 5e-5),  # the last step is one float32 rounding error long
+    (expands_eps, 2e-4),
+    (cosine, 2e-3),
+    (lambda case: case.step.get("eta") == 1, 5e-4),  # noise² - variance cancels: steps of no deterministic part
+    (lambda case: bool(case.config.get("use_lu_lambdas")), 1e-4),  # the last step is one float32 rounding error long
     (lambda case: True, 2e-5),  # two steps from sigma 14.6 to 0.03, or the noises of fifty: 1.6e-5
 ]
 
@@ -93,15 +94,16 @@ def float32_limit(case: Case) -> float:
 
 
 def float64_bound(case: Case) -> float:
-    """1e-8: diffusers computing in float64 from the same float32 sigmas. Third-order weights lose a few digits.
+    """1e-7: diffusers computing in float64 from the same float32 sigmas (most agree within 1e-12).
 
-    Some round to float32 (6e-8) what others do not: log_linear and lu logarithms, the SDE's timesteps, the sigmas of
-    EDM and flow. Fifty steps make that 5e-7, noise over a step of no length (1 - exp(-2h))^(1/2) makes it 1e-6.
+    Some round to float32 (6e-8) what others do not: log_linear logarithms, the SDE's timesteps, the sigmas of EDM and
+    flow; fifty steps make that 5e-7. A lu run ends in a step that is one rounding error h long, with noise sqrt(2 h).
     """
+    if case.config.get("use_lu_lambdas"):
+        return 1e-4
     classes = ("DPMSolverSDEScheduler", "EDMEulerScheduler", "FlowMatchEulerDiscreteScheduler")
     rounded = case.class_name in (*classes, "FlowMatchHeunDiscreteScheduler")
-    rounded |= case.config.get("interpolation_type") == "log_linear" or bool(case.config.get("use_lu_lambdas"))
-    return 2e-5 if rounded else 1e-8
+    return 1e-6 if rounded or case.config.get("interpolation_type") == "log_linear" else 1e-7
 
 
 def table_of(case: Case, steps: int) -> SamplerTable:
@@ -143,10 +145,11 @@ def compare(case: Case, steps: int) -> None:
     ours = table.linear_map()
     assert np.isfinite(ours).all()
     error = row_error(ours, reference.states)
-    assert error <= float32_limit(case), steps
+    assert error <= float32_limit(case), (steps, error)
     if error > FLOAT32_BOUND or steps in (3, 10):
         exact = diffusers_run_in_float64(case, steps)
-        assert row_error(ours, exact.states) <= float64_bound(case), steps
+        exact_error = row_error(ours, exact.states)
+        assert exact_error <= float64_bound(case), (steps, exact_error)
         if ancestral_dpm2(case):  # whose middle timesteps follow sigma_down
             reference = replace(reference, timesteps=exact.timesteps)
         compare_timesteps(table, reference)
