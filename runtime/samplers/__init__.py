@@ -3,8 +3,8 @@
 from .build import build_table
 from .config import model_schedule_from_config
 from .model_schedule import ModelSchedule
-from .names import schedule_names
 from .registry import sampler_names
+from .schedule_names import schedule_names
 from .table import SamplerTable
 
 __all__ = [

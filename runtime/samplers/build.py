@@ -15,8 +15,9 @@ from .model_schedule import ModelSchedule, Value
 from .names import sampler_and_schedule, schedule_called
 from .parameterization import model_output
 from .partial_run import first_step, last_evaluation
-from .registry import BY_NAME, FLOW_FORMS, SAMPLERS, Sampler, keyword_parameters
+from .registry import BY_NAME, FLOW_FORMS, SAMPLERS
 from .request import TableRequest
+from .sampler import Sampler, keyword_parameters
 from .settings import Resolved, resolve
 from .table import SamplerTable
 from .trace import Trace
@@ -97,7 +98,14 @@ def _build(request: TableRequest) -> SamplerTable:
     trace = run(0)
     begin = first_step(trace, settings)
     trace = run(begin) if begin else trace
-    return table_of(trace, last_evaluation(trace, settings), sampler, settings, request)
+    table = table_of(trace, last_evaluation(trace, settings), sampler, settings, request)
+    if not all(np.isfinite(weights).all() for weights in (table.state_weight, table.history_weights)):
+        raise RequestError(
+            f"{sampler.name} is not defined at these noise levels",
+            received=f"sigmas from {table.sigmas[0]:g} to {table.sigmas[-1]:g}",
+            expected="sigmas that a model is trained at",
+        )
+    return table
 
 
 def named_sampler(request: TableRequest) -> tuple[Sampler, str | None]:
@@ -144,17 +152,23 @@ def table_of(
             received=f"{history} model outputs",
             expected=f"at most {LONGEST_HISTORY}: a lower order",
         )
+    # Stored outputs are scaled so that the newest has weight 1 in its own update: one product less per evaluation.
+    scales = [update.weight(("d", k)) or 1.0 for k, update in enumerate(updates)]
     step = np.asarray([evaluation.step for evaluation in done], dtype=np.int64)
-    start = done[0].point
+    # where each state lives; the last one of a run that is cut short lives where the evaluation left out would see it
+    places = [*(evaluation.point for evaluation in trace.evaluations), trace.points[-1]][: evaluations + 1]
     levels = [point.sigma for point in trace.points]
     return SamplerTable(
         timesteps=frozen([evaluation.point.timestep for evaluation in done]),
         input_scale=frozen([evaluation.point.input_scale for evaluation in done]),
-        state_to_stored=frozen([evaluation.state_to_stored for evaluation in done]),
-        output_to_stored=frozen([evaluation.output_to_stored for evaluation in done]),
+        state_to_stored=frozen([e.state_to_stored * scale for e, scale in zip(done, scales, strict=True)]),
+        output_to_stored=frozen([e.output_to_stored * scale for e, scale in zip(done, scales, strict=True)]),
         state_weight=frozen([update.weight(("x", k)) for k, update in enumerate(updates)]),
         history_weights=frozen(
-            [[update.weight(("d", k - j)) for j in range(history)] for k, update in enumerate(updates)]
+            [
+                [update.weight(("d", k - j)) / scales[k - j] if j <= k else 0.0 for j in range(history)]
+                for k, update in enumerate(updates)
+            ]
         ),
         noise_weights=frozen(
             [[update.weight(("z", int(drawn[k]) - 1 - j)) for j in range(noises)] for k, update in enumerate(updates)]
@@ -165,10 +179,12 @@ def table_of(
         noise_range=(min(sigma for sigma in levels if sigma > 0), max(levels)),
         guidance=frozen(guidance_per_step(request, int(step[-1]) + 1)[step]),
         step=read_only(step),
-        sigmas=frozen([*(evaluation.point.sigma for evaluation in done), final_sigma(trace, evaluations)]),
+        state_signal=frozen([place.signal for place in places]),
+        state_noise=frozen([place.noise for place in places]),
+        output_signal=frozen([trace.output_of(evaluation.point).signal for evaluation in done]),
+        output_noise=frozen([trace.output_of(evaluation.point).noise for evaluation in done]),
+        sigmas=frozen([place.sigma for place in places]),
         initial_noise_scale=trace.grid.initial_noise_scale,
-        start_signal=start.signal,
-        start_noise=start.noise,
         num_inference_steps=trace.count,
         order=sampler.order,
         sampler=sampler.name,
@@ -186,13 +202,6 @@ def noise_kind(sampler: Sampler, settings: Resolved) -> str:
         names = ", ".join(other.name for other in SAMPLERS if other.brownian)
         raise RequestError(f"{sampler.name} has no Brownian noise", received="noise='brownian'", expected=names)
     return str(kind)
-
-
-def final_sigma(trace: Trace, evaluations: int) -> float:
-    """Noise over signal of the state after the last evaluation."""
-    if evaluations < len(trace.evaluations):
-        return trace.evaluations[evaluations].point.sigma
-    return trace.points[-1].sigma
 
 
 def guidance_per_step(request: TableRequest, steps: int) -> NDArray[np.float64]:

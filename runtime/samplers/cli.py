@@ -10,8 +10,10 @@ import typer
 
 from ..errors import CheckpointError
 from . import build_table, model_schedule_from_config
-from .names import SCHEDULES, aliases_of_schedule, sampler_and_schedule
-from .registry import BY_NAME, SAMPLERS, Sampler
+from .names import sampler_and_schedule
+from .registry import BY_NAME, SAMPLERS
+from .sampler import Sampler
+from .schedule_names import SCHEDULES
 
 app = typer.Typer(add_completion=False)
 
@@ -62,8 +64,8 @@ def describe(sampler: Sampler) -> dict[str, object]:
 
 
 def described_schedules() -> list[dict[str, object]]:
-    """The schedules and their aliases, for JSON."""
-    return [{"name": name, "aliases": aliases_of_schedule(name)} for name in SCHEDULES]
+    """The schedules, for JSON."""
+    return [{"name": s.name, "aliases": list(s.aliases), "about": s.about} for s in SCHEDULES.values()]
 
 
 def print_table(chosen: list[Sampler]) -> None:
@@ -85,10 +87,10 @@ def print_table(chosen: list[Sampler]) -> None:
             ", ".join(sampler.kinds),
         )
     console.print(table)
-    console.print("\nschedules, with the checkpoint's own as default:")
-    for name in SCHEDULES:
-        aliases = aliases_of_schedule(name)
-        console.print(f"  {name}{' (' + ', '.join(aliases) + ')' if aliases else ''}", highlight=False)
+    schedules = Table("schedule", "also known as", "sigmas", box=None)
+    for schedule in SCHEDULES.values():
+        schedules.add_row(schedule.name, ", ".join(schedule.aliases), schedule.about)
+    console.print("\n", schedules, "\nWithout a schedule, a run has the spacing of its checkpoint.")
 
 
 def draw(chosen: list[Sampler], schedules: list[str], steps: int, config: Path | None, path: Path) -> None:

@@ -10,7 +10,8 @@ from ..errors import CheckpointError
 from .config_fields import checked_fields
 from .diffusers_classes import CLASSES
 from .model_schedule import ModelSchedule, Value
-from .registry import SAMPLERS, Sampler
+from .registry import SAMPLERS
+from .sampler import Sampler
 from .settings import resolve
 
 KINDS = {

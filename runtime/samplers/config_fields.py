@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 
@@ -43,6 +44,28 @@ DEPENDENT = frozenset(
 
 # Numbers that may be null, which means their default.
 OPTIONAL = frozenset({"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"})
+
+# Options of samplers that no scheduler has as a field, with a value of their type.
+OPTIONS: dict[str, Value] = {"eta": 0.0, "tau": 1.0, "tau_timesteps": (), "mu": 0.0, "image_seq_len": 0}
+
+# Lists and numbers that are null unless they are wanted, with a value of their type.
+NULLABLE: dict[str, Value] = {
+    "timesteps": (),
+    "sigmas": (),
+    "trained_betas": (),
+    "sigma_min": 0.0,
+    "sigma_max": 0.0,
+    "shift_terminal": 0.0,
+    "mu": 0.0,
+    "image_seq_len": 0,
+}
+
+# Where numbers have to lie. All but lambda_min_clipped are finite.
+POSITIVE = frozenset(
+    {"sigma_min", "sigma_max", "sigma_data", "rho", "shift", "flow_shift", "image_seq_len"}
+    | {"base_image_seq_len", "max_image_seq_len", "original_inference_steps", "timestep_scaling"}
+)
+NOT_NEGATIVE = frozenset({"steps_offset", "eta", "tau", "shift_terminal"})
 
 ALL_FIELDS: dict[str, Value] = {name: value for fields in CLASSES.values() for name, value in fields.items()}
 
@@ -86,8 +109,6 @@ def check_betas(fields: Mapping[str, Value]) -> None:
 
 def choices(class_name: str, name: str) -> tuple[Value, ...] | None:
     """The values that a field may have with one scheduler, if they are few."""
-    if name not in CLASSES[class_name]:
-        return None
     return CLASS_CHOICES.get(class_name, {}).get(name) or CHOICES.get(name)
 
 
@@ -96,25 +117,51 @@ def checked_value(class_name: str, name: str, value: object, error: type[InputEr
     allowed = choices(class_name, name)
     if allowed is not None and value not in allowed:
         raise error(
-            f"{name} has a value that {class_name} does not know",
+            f"{name} has a value that cannot be honoured for {class_name}",
             received=repr(value),
             expected=" or ".join(str(choice) for choice in allowed),
         )
-    if isinstance(value, list | tuple):
-        if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
-            raise error(f"{name} is not a list of numbers", received=repr(value)[:80])
-        return tuple(float(item) for item in value)
-    if value is not None and not isinstance(value, bool | int | float | str):
+    if value is not None and not isinstance(value, bool | int | float | str | list | tuple):
         raise error(f"{name} has a type that no field has", received=type(value).__name__)
-    default = ALL_FIELDS.get(name)
+    if value is None and (name in NULLABLE or default_of(name) is None):
+        return None
+    default = default_of(name)
+    if isinstance(default, tuple) or isinstance(value, list | tuple):
+        return checked_list(name, value, error)
     if isinstance(default, bool):
         if value is not None and not isinstance(value, bool):
             raise error(f"{name} has the wrong type", received=repr(value), expected="true or false")
         return bool(value)
-    if isinstance(default, int | float) and (isinstance(value, bool | str) or value is None):
+    if isinstance(default, int | float):
+        return checked_number(name, value, error, whole=isinstance(default, int))
+    return value
+
+
+def default_of(name: str) -> Value:
+    """A value of the type that a field or option called ``name`` has; None where that may be anything."""
+    return NULLABLE.get(name, OPTIONS.get(name, ALL_FIELDS.get(name)))
+
+
+def checked_list(name: str, value: object, error: type[InputError]) -> Value:
+    """``value`` as a tuple of numbers."""
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, int | float) and not isinstance(item, bool) for item in value
+    ):
+        raise error(f"{name} is not a list of numbers", received=repr(value)[:80])
+    return tuple(float(item) for item in value)
+
+
+def checked_number(name: str, value: object, error: type[InputError], *, whole: bool) -> Value:
+    """``value`` as a number in the range that its field has."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise error(f"{name} has the wrong type", received=repr(value), expected="a number")
-    if isinstance(default, int) and not isinstance(value, int):
+    if whole and not isinstance(value, int):
         raise error(f"{name} has the wrong type", received=repr(value), expected="a whole number")
+    if math.isnan(value) or (math.isinf(value) and name != "lambda_min_clipped"):
+        raise error(f"{name} is not finite", received=repr(value))
+    if (name in POSITIVE and value <= 0) or (name in NOT_NEGATIVE and value < 0):
+        expected = "a positive number" if name in POSITIVE else "0 or more"
+        raise error(f"{name} is out of range", received=repr(value), expected=expected)
     return value
 
 

@@ -8,11 +8,13 @@ from functools import partial
 import numpy as np
 
 from ..errors import RequestError
-from .grid import Floats, Grid, float32, flow_point, points_of
+from .grid import Floats, Grid, descending, float32, flow_point, points_of
 from .model_schedule import TrainingSchedule
 from .parameterization import Mixture, Point
 from .ramps import RAMPS
-from .spacing import explicit_sigmas, explicit_timesteps
+from .spacing import brief, explicit_flow_sigmas, explicit_timesteps
+
+LARGEST_MU = 50.0  # a shift by e^50 leaves nothing but noise in float32 sigmas
 
 FLOW_RAMPS = (None, "karras", "exponential", "beta")  # the others look sigmas up in a training schedule
 
@@ -42,10 +44,11 @@ def flow(
     """
     count = training.num_train_timesteps
     if sigmas is not None:
-        levels = explicit_sigmas(sigmas, highest=1.0)
-        levels = levels[:-1] if levels[-1] == 0 else levels
+        levels = explicit_flow_sigmas(sigmas)
     elif timesteps is not None:
         levels = explicit_timesteps(timesteps, count + 1, whole=False) / count
+        if levels[-1] == 0:
+            raise RequestError("no step starts at timestep 0", received=brief(timesteps), expected="positive numbers")
     else:
         ends = np.asarray([1.0, 1 / count])
         # diffusers spaces its steps between the ends of its already shifted training schedule, and then shifts again
@@ -114,11 +117,7 @@ def flow_unipc(
 ) -> Grid:
     """``use_flow_sigmas`` of UniPC, which starts at pure noise; its logarithms need the first sigma just below 1."""
     count = training.num_train_timesteps
-    if sigmas is not None:
-        levels = explicit_sigmas(sigmas, highest=1.0)
-        levels = levels[:-1] if levels[-1] == 0 else levels
-    else:
-        levels = np.linspace(1, 1 / count, steps + 1)[:-1]
+    levels = explicit_flow_sigmas(sigmas) if sigmas is not None else np.linspace(1, 1 / count, steps + 1)[:-1]
     if use_dynamic_shifting:
         levels = time_shifted(levels, required(mu), time_shift_type)
     else:
@@ -149,13 +148,13 @@ def edm(
     else:
         levels = np.exp(np.linspace(math.log(sigma_min), math.log(sigma_max), steps))[::-1]
     levels = float32(levels)
+    sigmas = descending(np.append(levels, levels[-1] if final_sigmas_type == "sigma_min" else 0.0))
 
     def point(timestep: float, sigma: float) -> Point:
         return Point(timestep, sigma, 1.0, sigma, 1 / math.hypot(sigma, sigma_data))
 
-    last = levels[-1] if final_sigmas_type == "sigma_min" else 0.0
     return Grid(
-        points_of(point, 0.25 * np.log(levels), np.append(levels, last)),
+        points_of(point, 0.25 * np.log(levels), sigmas),
         math.hypot(sigma_max, 1.0),
         output_of=partial(edm_output, sigma_data, 1.0 if prediction_type == "epsilon" else -1.0),
     )
@@ -196,6 +195,8 @@ def time_shifted(sigmas: Floats, mu: float, kind: str) -> Floats:
 
 def stretched(sigmas: Floats, terminal: float) -> Floats:
     """The signal scaled so that the last sigma is ``terminal``."""
+    if terminal >= 1:
+        raise RequestError("shift_terminal is a share of noise", received=terminal, expected="a number below 1")
     signal = 1 - sigmas
     if signal[-1] <= 0:
         raise RequestError(
@@ -217,6 +218,7 @@ def dynamic_mu(
 
 def shift_exponent(mu: float, use_dynamic_shifting: bool) -> float:
     """``mu``, refused where the schedule is not shifted by it."""
+    mu = required(mu)
     if not use_dynamic_shifting:
         raise RequestError(
             "mu without a dynamically shifted schedule", received=mu, expected="use_dynamic_shifting=True"
@@ -231,4 +233,6 @@ def required(mu: float | None) -> float:
             "this schedule is shifted by the image size (use_dynamic_shifting)",
             expected="image_seq_len (the number of latent patches) or mu",
         )
+    if abs(mu) > LARGEST_MU:
+        raise RequestError("the shift by the image size is out of range", received=f"mu={mu:g}", expected="-50 to 50")
     return mu

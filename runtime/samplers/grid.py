@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import RequestError
 from .model_schedule import TrainingSchedule
 from .parameterization import Mixture, Point
 
@@ -59,8 +60,24 @@ def trained_point(training: TrainingSchedule, timestep: float, final: float = 1.
     return Point(float(timestep), sigma, math.sqrt(power), math.sqrt(1 - power))
 
 
+def descending(sigmas: Floats) -> Floats:
+    """``sigmas``, which a run has to go down along.
+
+    Raises:
+        RequestError: they rise, or reach 0 before the end: the settings of a spacing contradict each other.
+    """
+    if not np.isfinite(sigmas).all() or (np.diff(sigmas) > 0).any() or (sigmas[:-1] <= 0).any():
+        raise RequestError(
+            "these settings make no falling sigmas",
+            received=f"{len(sigmas)} sigmas from {sigmas[0]:g} to {sigmas[-1]:g}",
+            expected="a lowest sigma above 0 and below the highest",
+        )
+    return sigmas
+
+
 def points_of(point: Callable[[float, float], Point], timesteps: Floats, sigmas: Floats) -> tuple[Point, ...]:
     """``point(timestep, sigma)`` along a run; ``sigmas`` is one longer, its last one no denoiser is called at."""
     return tuple(
-        point(t, sigma) for t, sigma in zip(np.append(timesteps, 0.0).tolist(), float32(sigmas).tolist(), strict=True)
+        point(t, sigma)
+        for t, sigma in zip(np.append(timesteps, 0.0).tolist(), descending(float32(sigmas)).tolist(), strict=True)
     )

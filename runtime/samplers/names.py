@@ -6,42 +6,9 @@ import re
 from difflib import get_close_matches
 
 from ..errors import RequestError
-from .model_schedule import Value
-from .ramps import RAMPS
-from .registry import SAMPLERS, Sampler
-
-SPACINGS = ("linspace", "leading", "trailing")
-
-# What each schedule sets, in settings of the grid. ``ramp`` None: timesteps of the checkpoint, spaced as named.
-SCHEDULES: dict[str, dict[str, Value]] = {
-    **{name: {"timestep_spacing": name, "ramp": None} for name in SPACINGS},
-    "ddim_uniform": {"timestep_spacing": "leading", "steps_offset": 1, "ramp": None},
-    "karras": {"ramp": "karras"},
-    "exponential": {"ramp": "exponential", "timestep_spacing": "linspace"},
-    "beta": {"ramp": "beta", "timestep_spacing": "linspace"},
-    **{name: {"ramp": name} for name in RAMPS if name not in ("karras", "exponential", "beta")},
-}
-
-# diffusers' own table (api/schedulers/overview) says which of its settings these stand for.
-SCHEDULE_ALIASES = {
-    "normal": "linspace",
-    "uniform": "linspace",
-    "sgm_uniform": "trailing",
-    "simple": "trailing",
-    "ays": "ays_sdxl",
-    "align_your_steps": "ays_sdxl",
-    "polyexponential": "exponential",
-}
-
-
-def schedule_names() -> tuple[str, ...]:
-    """The schedules' names."""
-    return tuple(SCHEDULES)
-
-
-def aliases_of_schedule(name: str) -> list[str]:
-    """Other programs' names of the schedule ``name``."""
-    return [alias for alias, schedule in SCHEDULE_ALIASES.items() if schedule == name]
+from .registry import SAMPLERS
+from .sampler import Sampler
+from .schedule_names import SCHEDULE_ALIASES, SCHEDULES
 
 
 def simplified(name: str) -> str:
@@ -66,6 +33,13 @@ def schedule_called(name: str) -> str:
     if key not in _SCHEDULE_KEYS:
         raise unknown("schedule", name, tuple(_SCHEDULE_KEYS), _SCHEDULE_KEYS)
     return _SCHEDULE_KEYS[key]
+
+
+def schedule_for_family(name: str | None, family: str) -> str | None:
+    """``name``, or what it means on a checkpoint of ``family`` where it leaves that open: Align Your Steps."""
+    if name is not None and family in ("sd1", "sd2") and simplified(name) in SCHEDULES["ays_sdxl"].aliases:
+        return "ays_sd1"
+    return name
 
 
 def unknown(kind: str, name: str, keys: tuple[str, ...], names: dict[str, str]) -> RequestError:

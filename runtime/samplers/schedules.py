@@ -109,18 +109,18 @@ def preserving(
     sigmas: tuple[float, ...] | None = None,
 ) -> Grid:
     """DPM-Solver's states alpha x0 + sigma alpha eps: whole timesteps, the lowest training one left out."""
-    times, levels = solver_levels(
+    return solver_grid(
         training,
         steps,
         timestep_spacing,
         steps_offset,
         ramp,
+        final_sigmas_type,
         lambda_min=lambda_min_clipped,
         rounded=training.beta_schedule != "squaredcos_cap_v2",
         timesteps=timesteps,
         sigmas=sigmas,
     )
-    return ended(times, levels, training.sigmas[0] if final_sigmas_type == "sigma_min" else 0.0)
 
 
 def preserving_singlestep(
@@ -134,10 +134,17 @@ def preserving_singlestep(
     sigmas: tuple[float, ...] | None = None,
 ) -> Grid:
     """As ``preserving``; the singlestep scheduler always spaces its timesteps evenly."""
-    times, levels = solver_levels(
-        training, steps, "linspace", 0, ramp, lambda_min=lambda_min_clipped, timesteps=timesteps, sigmas=sigmas
+    return solver_grid(
+        training,
+        steps,
+        "linspace",
+        0,
+        ramp,
+        final_sigmas_type,
+        lambda_min=lambda_min_clipped,
+        timesteps=timesteps,
+        sigmas=sigmas,
     )
-    return ended(times, levels, training.sigmas[0] if final_sigmas_type == "sigma_min" else 0.0)
 
 
 def preserving_unipc(
@@ -153,18 +160,18 @@ def preserving_unipc(
     sigmas: tuple[float, ...] | None = None,
 ) -> Grid:
     """As ``preserving``; a ramp has its own ends, and ``sigma_min`` as final type repeats its last level."""
-    times, levels = solver_levels(
+    return solver_grid(
         training,
         steps,
         timestep_spacing,
         steps_offset,
         ramp,
+        final_sigmas_type,
+        stays_at_ramp_end=True,
         lowest=sigma_min,
         highest=sigma_max,
         sigmas=sigmas,
     )
-    last = levels[-1] if ramp is not None else training.sigmas[0]
-    return ended(times, levels, last if final_sigmas_type == "sigma_min" else 0.0)
 
 
 def preserving_to_lowest(
@@ -178,10 +185,49 @@ def preserving_to_lowest(
     sigmas: tuple[float, ...] | None = None,
 ) -> Grid:
     """As ``preserving``; the run ends at the lowest training sigma, a ramped one where its ramp ends (DEIS, SA)."""
-    times, levels = solver_levels(
-        training, steps, timestep_spacing, steps_offset, ramp, lambda_min=lambda_min_clipped, sigmas=sigmas
+    return solver_grid(
+        training,
+        steps,
+        timestep_spacing,
+        steps_offset,
+        ramp,
+        "sigma_min",
+        stays_at_ramp_end=True,
+        lambda_min=lambda_min_clipped,
+        sigmas=sigmas,
     )
-    return ended(times, levels, levels[-1] if ramp is not None else training.sigmas[0])
+
+
+def solver_grid(
+    training: TrainingSchedule,
+    steps: int,
+    spacing: str,
+    offset: int,
+    ramp: str | None,
+    final_sigmas_type: str,
+    *,
+    stays_at_ramp_end: bool = False,
+    lambda_min: float = -math.inf,
+    rounded: bool = True,
+    lowest: float | None = None,
+    highest: float | None = None,
+    timesteps: tuple[float, ...] | None = None,
+    sigmas: tuple[float, ...] | None = None,
+) -> Grid:
+    """The grid of a DPM-Solver run: the levels of ``solver_levels``, then 0 or, for ``sigma_min``, the lowest sigma.
+
+    The lowest is that of training, or with ``stays_at_ramp_end`` that of the ramp. Explicit ``sigmas`` have their end.
+    """
+    times, levels = solver_levels(
+        training, steps, spacing, offset, ramp, lambda_min, rounded, lowest, highest, timesteps, sigmas
+    )
+    if len(levels) == len(times):
+        last = 0.0
+        if final_sigmas_type == "sigma_min":
+            last = float(levels[-1] if stays_at_ramp_end and ramp is not None else training.sigmas[0])
+        # a ramp down to the lowest sigma may end a rounding error below it
+        levels = np.append(levels, min(last, levels[-1]))
+    return Grid(points_of(preserving_point, times, levels))
 
 
 def solver_levels(
@@ -190,13 +236,12 @@ def solver_levels(
     spacing: str,
     offset: int,
     ramp: str | None,
-    *,
-    lambda_min: float = -math.inf,
-    rounded: bool = True,
-    lowest: float | None = None,
-    highest: float | None = None,
-    timesteps: tuple[float, ...] | None = None,
-    sigmas: tuple[float, ...] | None = None,
+    lambda_min: float,
+    rounded: bool,
+    lowest: float | None,
+    highest: float | None,
+    timesteps: tuple[float, ...] | None,
+    sigmas: tuple[float, ...] | None,
 ) -> tuple[Floats, Floats]:
     """``[steps]`` whole timesteps and their sigmas, or ``steps + 1`` sigmas if the caller gave them with their end.
 
@@ -220,12 +265,3 @@ def solver_levels(
     else:
         times = without_lowest(count, steps, spacing, offset, last_timestep(training, lambda_min))
     return times, np.interp(times, np.arange(count), training.sigmas)
-
-
-def ended(timesteps: Floats, sigmas: Floats, last: float) -> Grid:
-    """The grid of a DPM-Solver run that ends at ``last``, if its sigmas do not have their end already."""
-    if len(sigmas) == len(timesteps):
-        sigmas = np.append(
-            sigmas, min(last, sigmas[-1])
-        )  # a ramp to the lowest sigma may end a rounding error below it
-    return Grid(points_of(preserving_point, timesteps, sigmas))

@@ -10,8 +10,8 @@ from ..errors import InputError, RequestError
 from .config_fields import DEPENDENT, checked_value, choices, refuse_unread
 from .diffusers_classes import CLASSES, TRAINING, UNREAD, UNREAD_WITH_FLOW
 from .model_schedule import ModelSchedule, TrainingSchedule, Value
-from .names import SCHEDULES
-from .registry import GridFunction, Sampler
+from .sampler import GridFunction, Sampler
+from .schedule_names import SCHEDULES
 
 RAMP_FLAGS = {
     "use_karras_sigmas": "karras",
@@ -119,7 +119,7 @@ def apply_schedule(settings: dict[str, Value], schedule: str, sampler: Sampler) 
     """Puts a schedule's settings in place of the checkpoint's own; returns those that the sampler has to know."""
     for flag in RAMP_FLAGS:
         settings.pop(flag, None)
-    changes = SCHEDULES[schedule]
+    changes = SCHEDULES[schedule].settings
     required = set(changes)
     if changes["ramp"] is not None and "timestep_spacing" not in sampler.grid_settings:
         required.discard("timestep_spacing")  # it only sets the ends of the ramp, where there is a choice

@@ -64,7 +64,12 @@ def leading_stride(count: int, steps: int) -> int:
 def last_timestep(training: TrainingSchedule, lambda_min: float) -> int:
     """One past the last timestep whose log(alpha / sigma) is at least ``lambda_min`` (Lu et al. 2022, clipping)."""
     half_log_snr = -training.log_sigmas[::-1]  # ascending
-    return training.num_train_timesteps - int(np.searchsorted(half_log_snr, lambda_min))
+    last = training.num_train_timesteps - int(np.searchsorted(half_log_snr, lambda_min))
+    if last < 1:
+        raise RequestError(
+            "lambda_min_clipped leaves no timestep", received=lambda_min, expected=f"at most {half_log_snr[-1]:.2f}"
+        )
+    return last
 
 
 def explicit_timesteps(timesteps: tuple[float, ...], count: int, *, whole: bool) -> Floats:
@@ -81,8 +86,24 @@ def explicit_timesteps(timesteps: tuple[float, ...], count: int, *, whole: bool)
     return array
 
 
-def explicit_sigmas(sigmas: tuple[float, ...], highest: float = np.inf) -> Floats:
-    """The caller's own sigmas, checked: positive, at most ``highest``, decreasing; only the last may be 0."""
+def explicit_sigmas(sigmas: tuple[float, ...]) -> Floats:
+    """``[steps + 1]``: the caller's own sigmas, checked; the last one, which may be 0, is where the run ends."""
+    array = descending_sigmas(sigmas, np.inf)
+    if len(array) < 2:
+        raise RequestError("sigmas leave no step", received=brief(sigmas), expected="where it starts and where it ends")
+    return array
+
+
+def explicit_flow_sigmas(sigmas: tuple[float, ...]) -> Floats:
+    """``[steps]``: the caller's own shares of noise, checked; the 0 that the run ends at may be given or not."""
+    array = descending_sigmas(sigmas, 1.0)
+    if array[0] == 0:
+        raise RequestError("sigmas leave no step", received=brief(sigmas), expected="a positive number up to 1 first")
+    return array[array > 0]
+
+
+def descending_sigmas(sigmas: tuple[float, ...], highest: float) -> Floats:
+    """``sigmas``, which have to lie between ``highest`` and 0 and to decrease."""
     array = np.asarray(sigmas, dtype=np.float64)
     if len(array) == 0 or not np.isfinite(array).all() or array.max() > highest or array.min() < 0:
         limit = "" if np.isinf(highest) else f" up to {highest:g}"

@@ -28,7 +28,8 @@ class SamplerTable:
 
     - ``timesteps`` [N], ``input_scale`` [N], ``guidance`` [N];
     - ``state_to_stored`` [N], ``output_to_stored`` [N];
-    - ``state_weight`` [N], ``history_weights`` [N, K] with K at most 5, newest first;
+    - ``state_weight`` [N], ``history_weights`` [N, K] with K at most 5, newest first, the newest 1 or 0: what a solver
+      keeps (x0, eps, ...) is stored times its first weight;
     - ``noise_weights`` [N, J]: J = 0 for a deterministic run, 1, or 2 when an update also uses the draw before;
     - ``draws_noise`` [N] bool: the update takes a tensor from the request's noise stream, even where its weight is 0,
       because diffusers takes one there;
@@ -36,12 +37,15 @@ class SamplerTable:
       a new tensor; with "brownian" the increment of the seed's path between the two (``noise_brownian``), whose path
       spans ``noise_range``, the lowest and the highest sigma of the whole schedule;
     - ``step`` [N] int64: the inference step an evaluation belongs to, counted from the first one that runs;
+    - ``state_signal`` [N + 1], ``state_noise`` [N + 1]: clean latents with the noise of state ``k`` are
+      ``state_signal[k] * latents + state_noise[k] * noise``; row N is the last state, of no evaluation;
+    - ``output_signal`` [N], ``output_noise`` [N]: what the model predicts, ``output_signal * latents + output_noise *
+      noise``;
     - ``sigmas`` [N + 1]: noise over signal of every state (rectified flow: the share of noise), for plots and logs.
 
     ``num_inference_steps`` counts the whole schedule, of which a partial run takes ``steps_run``.
 
-    A text-to-image run starts from ``initial_noise_scale * noise``, an image-to-image run from
-    ``start_signal * latents + start_noise * noise``.
+    A text-to-image run starts from ``initial_noise_scale * noise``, an image-to-image run from row 0 of the state.
     """
 
     timesteps: Floats
@@ -57,10 +61,12 @@ class SamplerTable:
     noise_range: tuple[float, float]
     guidance: Floats
     step: NDArray[np.int64]
+    state_signal: Floats
+    state_noise: Floats
+    output_signal: Floats
+    output_noise: Floats
     sigmas: Floats
     initial_noise_scale: float
-    start_signal: float
-    start_noise: float
     num_inference_steps: int
     order: int
     sampler: str
@@ -69,6 +75,16 @@ class SamplerTable:
 
     def __repr__(self) -> str:
         return repr(self.request)
+
+    @property
+    def start_signal(self) -> float:
+        """The share of the clean latents in the state that an image-to-image run starts from."""
+        return float(self.state_signal[0])
+
+    @property
+    def start_noise(self) -> float:
+        """The share of the noise in the state that an image-to-image run starts from."""
+        return float(self.state_noise[0])
 
     @property
     def evaluations(self) -> int:

@@ -41,6 +41,7 @@ class Trace:
     evaluations: list[Evaluation] = field(default_factory=list)
     updates: list[LinearForm] = field(default_factory=list)
     draws: list[Draw] = field(default_factory=list)
+    _step: int = field(default=0, init=False)
 
     @property
     def points(self) -> tuple[Point, ...]:
@@ -57,6 +58,11 @@ class Trace:
         for index in range(self.begin, self.count):
             self._step = index - self.begin
             yield index
+
+    def point_of(self, level: float) -> Point:
+        """A point between the grid's own, by its sigma, or by its timestep where those are what counts."""
+        assert self.grid.point_of is not None
+        return self.grid.point_of(level)
 
     def behind(self, index: int, count: int) -> tuple[Point, ...]:
         """Point ``index`` and those before it, newest first, ``count`` at most."""

@@ -46,10 +46,33 @@ def test_denoise_step_is_the_linear_update(
     arrays = {id(array) for array in history}
     denoise_step(x, outputs, history, noises, model_input, weights)
     np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(history[0], d, rtol=1e-5, atol=1e-5)
+    if history_length > 1:
+        np.testing.assert_allclose(history[0], d, rtol=1e-5, atol=1e-5)
     for rows in np.split(model_input, 1 + guided):
         np.testing.assert_array_equal(rows, x * np.float32(0.25))
     assert {id(array) for array in history} == arrays, "the ring reuses its arrays"
+
+
+def test_the_first_draw_of_a_run_has_none_before_it() -> None:
+    shape = (1, 4, 8, 8)
+    x, outputs, noise = values(1, *shape), values(2, *shape), values(3, *shape)
+    expected = x + outputs + np.float32(0.5) * noise
+    weights = StepWeights(1.0, 0.0, 1.0, 1.0, (1.0,), (0.5, 0.0), 1.0)
+    denoise_step(x, outputs, [np.empty_like(x)], [noise], np.empty(shape, np.float32), weights)
+    np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.0, 0.5), (1.0, 0.0), (0.0, 0.0)])
+def test_weights_of_zero_and_one_save_a_product(weights: tuple[float, float]) -> None:
+    shape = (1, 4, 8, 8)
+    x, outputs, older = values(1, *shape), values(2, *shape), values(3, *shape)
+    d = x + outputs
+    expected = x + np.float32(weights[0]) * d + np.float32(weights[1]) * older
+    history, model_input = [older, np.empty_like(x)], np.empty_like(x)
+    denoise_step(x, outputs, history, [], model_input, StepWeights(1.0, 1.0, 1.0, 1.0, weights, (), 1.0))
+    np.testing.assert_allclose(x, expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(history[0], d)
+    np.testing.assert_array_equal(model_input, x)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -57,12 +57,10 @@ def lcm(run: Trace, x: LinearForm, *, timestep_scaling: float) -> LinearForm:
 def tcd(run: Trace, x: LinearForm, *, eta: float = 0.3) -> LinearForm:
     """Strategic stochastic sampling (Zheng et al. 2024, arXiv:2402.19159, algorithm 4); ``eta`` is its gamma."""
     check_eta(eta, "multistep consistency sampling")
-    point_of = run.grid.point_of
-    assert point_of is not None
     for i in run.steps():
         here = run.points[i]
-        there = run.points[i + 1] if i < run.count - 1 else point_of(0.0)
-        below = point_of(floor(np.float32(1 - eta) * np.float32(there.timestep)))  # a float32 product in diffusers
+        there = run.points[i + 1] if i < run.count - 1 else run.point_of(0.0)
+        below = run.point_of(floor(np.float32(1 - eta) * np.float32(there.timestep)))  # a float32 product in diffusers
         x, x0 = run.predict(X0, x, here)
         x = below.signal * x0 + below.noise / here.noise * (x - here.signal * x0)
         if eta > 0 and i < run.count - 1:

@@ -16,7 +16,7 @@ def dpm2(run: Trace, x: LinearForm) -> LinearForm:
         here, there = run.points[i], run.points[i + 1]
         x, eps = run.predict(EPS, x, here)
         if there.sigma > 0:
-            middle = point_at(run, sqrt(here.sigma * there.sigma))
+            middle = run.point_of(sqrt(here.sigma * there.sigma))
             _, eps = run.predict(EPS, x + (middle.sigma - here.sigma) * eps, middle)
         x = x + (there.sigma - here.sigma) * eps
     return x
@@ -31,7 +31,7 @@ def dpm2_ancestral(run: Trace, x: LinearForm) -> LinearForm:
         if down == 0:
             x = x + (down - here.sigma) * eps
         else:
-            middle = point_at(run, sqrt(here.sigma * down))
+            middle = run.point_of(sqrt(here.sigma * down))
             _, eps = run.predict(EPS, x + (middle.sigma - here.sigma) * eps, middle)
             x = x + (down - here.sigma) * eps + up * run.noise(here, there)
     return x
@@ -46,7 +46,7 @@ def dpmpp_2s_ancestral(run: Trace, x: LinearForm) -> LinearForm:
         if down == 0:
             x = x0
         else:
-            middle = point_at(run, sqrt(here.sigma * down))
+            middle = run.point_of(sqrt(here.sigma * down))
             half = middle.sigma / here.sigma
             _, x0 = run.predict(X0, half * x + (1 - half) * x0, middle)
             x = down / here.sigma * x + (1 - down / here.sigma) * x0 + up * run.noise(here, there)
@@ -54,14 +54,17 @@ def dpmpp_2s_ancestral(run: Trace, x: LinearForm) -> LinearForm:
 
 
 def dpmpp_sde(run: Trace, x: LinearForm) -> LinearForm:
-    """Stochastic DPM-Solver++ with r = 1/2 (k-diffusion ``sample_dpmpp_sde``): an ancestral step of either stage."""
+    """Stochastic DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095) with r = 1/2: an ancestral step of either stage.
+
+    As in k-diffusion's ``sample_dpmpp_sde``.
+    """
     for i in run.steps():
         here, there = run.points[i], run.points[i + 1]
         x, x0 = run.predict(X0, x, here)
         if there.sigma == 0:
             x = x0
         else:
-            middle = point_at(run, sqrt(here.sigma * there.sigma))
+            middle = run.point_of(sqrt(here.sigma * there.sigma))
             _, x0 = run.predict(X0, ancestral_step(run, x, x0, here, middle), middle)
             x = ancestral_step(run, x, x0, here, there)
     return x
@@ -72,9 +75,3 @@ def ancestral_step(run: Trace, x: LinearForm, x0: LinearForm, here: Point, there
     down, up = ancestral(here.sigma, there.sigma)
     ratio = down / here.sigma
     return ratio * x + (1 - ratio) * x0 + up * run.noise(here, there)
-
-
-def point_at(run: Trace, sigma: float) -> Point:
-    """A point of the grid's convention inside a step."""
-    assert run.grid.point_of is not None
-    return run.grid.point_of(sigma)

@@ -36,14 +36,10 @@ def dpm_singlestep(
         noise = run.noise(here, there) if stochastic else ZERO
         points = run.points[i - order + 1 : i + 1]
         terms = derivatives(outputs[-order:], points, there, solver_type)
-        slip = 1.0 if stochastic else 0.0  # of third-order steps, as in dpm_multistep
-        x = step(base, terms, noise, points[0], there, data=data, eta=slip, curve=curve(order, solver_type), slip=slip)
+        # Third-order steps have exact weights for either ``solver_type``; ``slip`` is diffusers', as in dpm_multistep.
+        curve, eta = "heun" if order == 3 else solver_type, float(stochastic)
+        x = step(base, terms, noise, points[0], there, data=data, eta=eta, curve=curve, slip=eta)
     return x
-
-
-def curve(order: int, solver_type: str) -> str:
-    """Third-order steps have exact weights for either ``solver_type``."""
-    return "heun" if order == 3 else solver_type
 
 
 def derivatives(

@@ -56,7 +56,7 @@ def plms(run: Trace, x: LinearForm) -> LinearForm:
         if len(outputs) == 1 and i + 1 < run.count:  # the first step twice: the second time with the mean of both ends
             then = run.points[i + 1]
             _, after = run.predict(None, transfer(run, x, output, here, there), then)
-            above = run.grid.point_of(then.timestep + here.timestep - there.timestep) if run.grid.point_of else here
+            above = run.point_of(then.timestep + here.timestep - there.timestep)
             x = transfer(run, x, 0.5 * (output + after), above, then)
         else:
             weights = ADAMS_BASHFORTH[min(len(outputs), 4) - 1]

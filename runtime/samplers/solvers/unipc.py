@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...errors import RequestError
-from ..linear_form import ZERO, LinearForm
+from ..linear_form import LinearForm
 from ..parameterization import EPS, FLOW, X0, Point
 from ..trace import Trace
 from .phi import phi_weights, usable, weighted_sum
@@ -91,4 +91,4 @@ def unified_step(
         matrix = np.asarray([[ratio**k for ratio in ratios] for k in range(rows)])
         sides = [weights[k + 1] * math.factorial(k + 1) / b_of_h for k in range(rows)]
         solution = np.linalg.solve(matrix, np.asarray(sides)).tolist()
-    return x - scale * b_of_h * weighted_sum(solution, slopes) if slopes else x + ZERO
+    return x - scale * b_of_h * weighted_sum(solution, slopes)

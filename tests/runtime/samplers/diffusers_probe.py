@@ -58,8 +58,7 @@ def _made(class_name: str, fields: tuple[tuple[str, str], ...]):
 def double_arithmetic(made, alphas_cumprod: NDArray[np.float64]) -> Iterator[None]:
     """Lets a scheduler compute in float64: its formulas without its rounding.
 
-    ``alphas_cumprod`` are the float32 values that both sides start from. Sigmas stay float32 numbers, because the
-    schedulers round them in numpy.
+    ``alphas_cumprod`` are the float32 values that both sides start from; see ``keep_sigmas_float32`` for the other.
     """
     if hasattr(made, "alphas_cumprod"):
         floored = float(made.alphas_cumprod[-1]) > 0  # most schedulers put 2^-24 in place of a zero terminal SNR
@@ -72,6 +71,15 @@ def double_arithmetic(made, alphas_cumprod: NDArray[np.float64]) -> Iterator[Non
             yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def keep_sigmas_float32(made) -> None:
+    """Rounds the sigmas of a scheduler that computes in float64, as its tables do in any arithmetic.
+
+    Most schedulers round theirs in numpy, and have done so already; EDM's and those of flow matching do it in torch.
+    """
+    if isinstance(getattr(made, "sigmas", None), torch.Tensor):
+        made.sigmas = made.sigmas.float().double()
 
 
 def probe(made, *, begin: int = 0, count: int | None = None, **step_options: object) -> Probed:

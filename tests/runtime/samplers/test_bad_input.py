@@ -57,6 +57,22 @@ def test_steps(steps: object):
         ("dpmpp_2m", {"use_flow_sigmas": True}, "no option use_flow_sigmas"),
         ("euler", {"ramp": "karras"}, "no option ramp"),
         ("euler", {"strength": {"a": 1}}, "strength is no number"),
+        ("euler", {"steps_offset": -5}, "steps_offset is out of range"),
+        ("euler", {"use_karras_sigmas": True, "sigma_max": 0.0}, "sigma_max is out of range"),
+        ("euler", {"use_karras_sigmas": True, "sigma_min": float("nan")}, "sigma_min is not finite"),
+        ("euler", {"use_karras_sigmas": True, "sigma_min": 100.0}, "no falling sigmas"),
+        ("unipc", {"use_karras_sigmas": True, "sigma_min": 100.0}, "no falling sigmas"),
+        ("ddim", {"eta": None}, "eta.*number"),
+        ("ddim", {"eta": "much"}, "eta.*number"),
+        ("ddim", {"eta": float("inf")}, "eta is not finite"),
+        ("sa_solver", {"tau": "x"}, "tau.*number"),
+        ("sa_solver", {"tau_timesteps": 3}, "tau_timesteps is not a list"),
+        ("sa_solver", {"tau_timesteps": [1.0]}, "two timesteps"),
+        ("unipc", {"disable_corrector": 3}, "disable_corrector is not a list"),
+        ("lcm", {"timestep_scaling": -1.0}, "timestep_scaling is out of range"),
+        ("lcm", {"original_inference_steps": 0}, "original_inference_steps is out of range"),
+        ("dpmpp_2m", {"lambda_min_clipped": 100.0}, "leaves no timestep"),
+        ("dpmpp_2m", {"lambda_min_clipped": float("nan")}, "lambda_min_clipped is not finite"),
         ("euler", {"strength": "half"}, "strength is a fraction"),
     ],
 )
@@ -79,6 +95,9 @@ def test_options(sampler: str, options: dict[str, object], words: str):
         ({"sigmas": [5.0, 1.0, -1.0]}, "range"),
         ({"sigmas": [5.0, 0.0], "timesteps": [500]}, "exclude each other"),
         ({"sigmas": [True, False]}, "not a list of numbers"),
+        ({"sigmas": [5.0]}, "no step"),
+        ({"sigmas": [0.0]}, "no step"),
+        ({"sigmas": []}, "range"),
     ],
 )
 def test_explicit_schedules(options: dict[str, object], words: str):
@@ -97,6 +116,10 @@ def test_explicit_schedules_leave_nothing_to_count_or_space():
         build_table("ddim", None, None, SD, timesteps=[900, 500])
     with pytest.raises(RequestError, match="range"):
         build_table("flow_euler", None, None, FLOW, sigmas=[1.5, 0.5])
+    with pytest.raises(RequestError, match="no step"):
+        build_table("flow_euler", None, None, FLOW, sigmas=[0.0])
+    with pytest.raises(RequestError, match="no step starts at timestep 0"):
+        build_table("flow_euler", None, None, FLOW, timesteps=[500.0, 0.0])
 
 
 @pytest.mark.parametrize(("sampler", "schedule"), [("ddim", "karras"), ("lcm", "trailing"), ("dpmpp_2s", "leading")])
@@ -139,6 +162,30 @@ def test_flow_schedules():
         build_table("flow_euler", None, 10, FLOW, image_seq_len=4096)
     with pytest.raises(RequestError, match="two steps or more"):
         build_table("flow_euler", None, 1, FLOW, shift_terminal=0.1)
+    with pytest.raises(RequestError, match="shift_terminal"):
+        build_table("flow_euler", None, 5, FLOW, shift_terminal=1.0)
+    with pytest.raises(RequestError, match="shift is out of range"):
+        build_table("flow_euler", None, 5, FLOW, shift=0.0)
+    with pytest.raises(RequestError, match="image_seq_len is out of range"):
+        build_table("flow_euler", None, 5, SHIFTED, image_seq_len=0)
+    with pytest.raises(RequestError, match="out of range"):
+        build_table("flow_euler", None, 5, SHIFTED, mu=800.0)
+    with pytest.raises(RequestError, match="final_sigmas_type"):
+        build_table("sa_solver", None, 5, FLOW, final_sigmas_type="low")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"rho": 0.1}, "no falling sigmas"), ({"rho": 0.0}, "rho is out of range"), ({"sigma_data": -1.0}, "sigma_data")],
+)
+def test_edm_schedules(options: dict[str, float], words: str):
+    with pytest.raises(RequestError, match=words):
+        build_table(None, None, 5, model_schedule_from_config({"_class_name": "EDMEulerScheduler"}), **options)
+
+
+def test_sigmas_at_which_a_solver_is_not_defined():
+    with pytest.raises(RequestError, match="not defined at these noise levels"):
+        build_table("sa_solver", None, None, SD, sigmas=[1e-12, 0.0])
 
 
 def test_samplers_and_models_that_do_not_go_together():
@@ -183,6 +230,11 @@ def test_zero_snr_schedules_whose_sigmas_do_not_decrease():
         ({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": "yes"}, "use_karras_sigmas.*true or false"),
         ({"_class_name": "EulerDiscreteScheduler", "beta_end": {"a": 1}}, "beta_end.*dict"),
         ({"_class_name": "EulerDiscreteScheduler", "trained_betas": ["a"]}, "trained_betas"),
+        ({"_class_name": "EulerDiscreteScheduler", "trained_betas": 0.1}, "trained_betas is not a list"),
+        ({"_class_name": "EulerDiscreteScheduler", "steps_offset": -1}, "steps_offset is out of range"),
+        ({"_class_name": "EDMEulerScheduler", "rho": 0}, "rho is out of range"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": float("nan")}, "shift is not finite"),
+        ({"_class_name": "DDPMScheduler", "clip_sample": False, "beta_schedule": "sigmoid"}, "cannot be honoured"),
         (
             {"_class_name": "LMSDiscreteScheduler", "use_karras_sigmas": True, "use_beta_sigmas": True},
             "more than one",

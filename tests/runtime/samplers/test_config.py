@@ -107,6 +107,16 @@ def test_saved_configs_load(class_name: str):
     assert build_table(None, None, 4, model, **options).num_inference_steps == 4
 
 
+def test_null_is_the_default():
+    nulls = ("use_karras_sigmas", "trained_betas", "sigma_min", "thresholding", "variance_type")
+    config = {"_class_name": "UniPCMultistepScheduler", **dict.fromkeys(nulls)}
+    model = model_schedule_from_config(config)
+    plain = model_schedule_from_config({"_class_name": "UniPCMultistepScheduler"})
+    np.testing.assert_array_equal(
+        build_table(None, None, 5, model).linear_map(), build_table(None, None, 5, plain).linear_map()
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "sampler", "schedule"),
     [

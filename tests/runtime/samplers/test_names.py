@@ -6,8 +6,9 @@ import pytest
 
 from latentrt.runtime.errors import RequestError
 from latentrt.runtime.samplers import build_table, model_schedule_from_config, sampler_names, schedule_names
-from latentrt.runtime.samplers.names import SCHEDULE_ALIASES, sampler_and_schedule, schedule_called
+from latentrt.runtime.samplers.names import sampler_and_schedule, schedule_called, schedule_for_family
 from latentrt.runtime.samplers.registry import SAMPLERS
+from latentrt.runtime.samplers.schedule_names import SCHEDULE_ALIASES
 
 from .parity_cases import STABLE_DIFFUSION
 
@@ -76,6 +77,9 @@ def test_samplers(name: str, sampler: str, schedule: str | None):
         ("simple", "trailing"),
         ("normal", "linspace"),
         ("ddim_uniform", "ddim_uniform"),
+        ("DDIM", "ddim_uniform"),
+        ("Polyexponential", "exponential"),
+        ("Uniform", "linspace"),
         ("Align Your Steps", "ays_sdxl"),
         ("ays", "ays_sdxl"),
         ("KL Optimal", "kl_optimal"),
@@ -135,6 +139,14 @@ def test_a_name_like_nothing_else_answers_with_all():
     with pytest.raises(RequestError, match="unknown sampler") as error:
         build_table("qqqq", None, 5, SD)
     assert all(name in str(error.value.expected) for name in sampler_names())
+
+
+def test_align_your_steps_are_those_of_the_family():
+    for name in ("ays", "Align Your Steps"):
+        assert schedule_for_family(name, "sd1") == "ays_sd1"
+        assert schedule_called(schedule_for_family(name, "sdxl") or "") == "ays_sdxl"
+    assert schedule_for_family("ays_sdxl", "sd1") == "ays_sdxl"
+    assert schedule_for_family(None, "sd1") is None
 
 
 def test_two_schedules_are_refused():

@@ -133,9 +133,10 @@ def test_base_and_refiner_together_are_one_whole_run(class_name: str):
     ],
 )
 def test_multistep_solvers_start_anew_in_the_middle(name: str, config: dict[str, object]):
-    """diffusers slices their timesteps without telling them, which leaves PNDM a step behind and LMS with the weights
+    """A run of constant eps and x0 is exact from any start.
 
-    of outputs that it does not have. Ours begin as they begin a whole run: the first steps of a constant eps are exact.
+    Here ours differ from diffusers', which slices timesteps without telling its scheduler: that leaves PNDM a step
+    behind, and LMS with the weights of outputs that it does not have.
     """
     model = model_schedule_from_config(config)
     part = build_table(name, None, 20, model, strength=0.5)

@@ -88,6 +88,40 @@ def test_solver_options(name: str, order: int, lower_order_final: bool, count: i
     check(name, None, count, model, solver_order=order, lower_order_final=lower_order_final)
 
 
+# Values of options, many of them wrong in type or range.
+ODD_NUMBERS = (0, 1, -1, 0.5, 2.5, 1e30, 1e-30, float("nan"), float("inf"), True, None, "a", (0.5,), (900, 500, 1))
+OPTIONS = (
+    *("eta", "tau", "tau_timesteps", "strength", "denoising_start", "denoising_end", "sigmas", "timesteps", "noise"),
+    *("sigma_min", "sigma_max", "lambda_min_clipped", "solver_order", "predictor_order", "disable_corrector", "mu"),
+    *("original_inference_steps", "timestep_scaling", "image_seq_len", "shift", "flow_shift", "shift_terminal", "rho"),
+    *("sigma_data", "lower_order_final", "steps_offset", "final_sigmas_type", "use_karras_sigmas", "predict_x0"),
+)
+CONFIGS = (
+    {"_class_name": "EulerDiscreteScheduler", **STABLE_DIFFUSION},
+    {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+    {"_class_name": "EDMEulerScheduler"},
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from([None, *sampler_names()]),
+    st.sampled_from([None, *schedule_names()]),
+    st.sampled_from([1, 2, 7, None]),
+    st.sampled_from(CONFIGS),
+    st.dictionaries(st.sampled_from(OPTIONS), st.sampled_from(ODD_NUMBERS), max_size=3),
+)
+def test_any_arguments_make_a_finite_table_or_one_error(
+    name: str | None, schedule: str | None, count: int | None, config: dict[str, object], options: dict[str, object]
+):
+    try:
+        table = build_table(name, schedule, count, model_schedule_from_config(config), **options)
+    except RequestError:
+        return
+    assert np.isfinite(table.linear_map()).all()
+    assert np.isfinite(table.timesteps).all()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(TRAINED), few_steps, trained_models())
 def test_a_perfect_denoiser_leads_to_the_image(name: str, count: int, model: ModelSchedule):

@@ -50,7 +50,9 @@ def test_shapes(name: str):
     assert table.history_weights.shape == (n, table.history_weights.shape[1])
     assert table.noise_weights.shape[0] == n
     assert table.noise_sigmas.shape == (draws, 2)
-    assert table.sigmas.shape == (n + 1,)
+    for field in ("sigmas", "state_signal", "state_noise"):
+        assert getattr(table, field).shape == (n + 1,), field
+    assert table.output_signal.shape == table.output_noise.shape == (n,)
     assert table.linear_map().shape == (n + 1, 1 + n + draws)
     assert {array.dtype for array in arrays(table).values()} <= {np.dtype(kind) for kind in ("f8", "?", "i8")}
     assert table.stochastic == bool(draws) == (draws > 0)
@@ -186,6 +188,29 @@ def test_guidance_of_a_partial_run_counts_its_own_steps():
 def test_bad_guidance_is_refused(arguments: dict[str, object]):
     with pytest.raises(RequestError, match="guidance"):
         build_table("euler", None, 5, SDXL, **arguments)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_stored_output_has_weight_one_in_its_own_update(name: str):
+    table = build_table(name, "linspace" if name in ("euler", "dpmpp_2m", "unipc") else None, 12, SDXL)
+    assert set(table.history_weights[:, 0].tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", ["euler", "heun", "ddim", "dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("options", [{}, {"strength": 0.6}, {"denoising_end": 0.5}])
+def test_what_states_and_outputs_are_made_of(name: str, options: dict[str, float]):
+    """Of one image and one noise the run of a perfect denoiser passes through the states that the table names."""
+    table = build_table(name, None, 10, SDXL, **options)
+    np.testing.assert_array_equal(table.output_signal, 0.0)  # epsilon
+    np.testing.assert_array_equal(table.output_noise, 1.0)
+    image, noise = np.asarray([1.0, 0.0]), np.asarray([0.0, 1.0])
+    start = table.start_signal * image + table.start_noise * noise
+    states = table.linear_map() @ np.vstack(
+        [start, np.outer(table.output_signal, image) + np.outer(table.output_noise, noise)]
+    )
+    np.testing.assert_allclose(
+        states, np.outer(table.state_signal, image) + np.outer(table.state_noise, noise), atol=1e-9
+    )
 
 
 def test_linear_map_is_what_running_the_table_does():
