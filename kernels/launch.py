@@ -1,0 +1,105 @@
+"""How a compiled kernel is launched where there is no Triton: the record beside the code, and the arguments made of it.
+
+A launch is ``grid(...)`` blocks of ``threads`` threads with ``shared_bytes`` of dynamic shared memory and the arguments
+of ``kernel_arguments(...)``, which ``cuda.core.launch`` and ``cuLaunchKernel`` take as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+#: What the folder of compiled kernels says of itself.
+INDEX_NAME = "kernels.json"
+SCHEMA_VERSION = 1
+
+THREADS_PER_WARP = 32
+
+_ADDRESS = np.dtype(np.uint64)
+_NUMBERS: dict[str, np.dtype[Any]] = {"i32": np.dtype(np.int32), "i64": np.dtype(np.int64)}
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """One argument: its type as Triton names it (``"*fp16"`` is a pointer to fp16), and what it is a multiple of.
+
+    The code relies on that: a pointer (bytes) or a number that is not gives wrong results or a fault.
+    """
+
+    name: str
+    type: str
+    multiple_of: int = 1
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What holds its value; a pointer is an address."""
+        return _ADDRESS if self.type.startswith("*") else _NUMBERS[self.type]
+
+
+class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel compiled for one target and, where it has such a choice, for one dtype of the engine's tensors.
+
+    ``target`` is a compute capability (``"sm90"``), whose file is a cubin, or ``"ptx"``, which the driver compiles for
+    whatever newer GPU it finds. ``hidden_pointers`` follow the arguments: Triton's scratch buffers, which these kernels
+    do not use, so null.
+    """
+
+    name: str
+    dtype: str | None
+    target: str
+    file: str
+    symbol: str
+    tile: int
+    num_warps: int
+    shared_bytes: int
+    arguments: tuple[Argument, ...]
+    hidden_pointers: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return THREADS_PER_WARP * self.num_warps
+
+
+class KernelIndex(msgspec.Struct, frozen=True, kw_only=True):
+    """The contents of ``kernels.json``."""
+
+    schema_version: int
+    triton: str
+    kernels: tuple[CompiledKernel, ...]
+
+
+def grid(kernel: CompiledKernel, elements: int, outer: int) -> tuple[int, int, int]:
+    """Blocks of a launch: over the elements of one slot, image or row, and over those::
+
+    denoise_step, guidance_statistics       elements (C * h * w)    entries of routes
+    philox_normal                           threads * calls         slots
+    image_from_decoded, pixels_from_image   3 * area (H * W)        images
+    pack_rows                               elements (E * h * w)    rows
+    """
+    return -(-elements // kernel.tile), outer, 1
+
+
+def kernel_arguments(kernel: CompiledKernel, values: Mapping[str, int]) -> list[Any]:
+    """The values of a launch as numpy scalars in the kernel's order and types, the hidden ones included.
+
+    Args:
+        kernel: the kernel.
+        values: all of its arguments by name: addresses and numbers.
+
+    Raises:
+        ValueError: names other than the kernel's, or a value that is not the multiple which the code relies on.
+    """
+    expected = [argument.name for argument in kernel.arguments]
+    if set(values) != set(expected):
+        raise ValueError(f"{kernel.symbol}: received arguments {sorted(values)}, expected {sorted(expected)}")
+    for argument in kernel.arguments:
+        if values[argument.name] % argument.multiple_of:
+            raise ValueError(
+                f"{kernel.symbol}: {argument.name}: received {values[argument.name]}, "
+                f"expected a multiple of {argument.multiple_of}"
+            )
+    given = [argument.dtype.type(values[argument.name]) for argument in kernel.arguments]
+    return [*given, *[_ADDRESS.type(0)] * kernel.hidden_pointers]

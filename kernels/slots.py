@@ -1,0 +1,167 @@
+"""One step of many images at once, each with its own sampler, guidance and position: what the device does, in numpy.
+
+An image being denoised has a *slot*: its state, its rings of stored outputs and draws, and its position in the rows of
+its table (``table_rows``). A *route* says which slot a launch steps, and which rows of the denoiser are the slot's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .table_rows import DRAWS, HISTORY, Column, NextRows
+
+Array = NDArray[np.float32]
+Tensor = TypeVar("Tensor")
+
+#: Elements of one slot that one program of the kernels works on.
+TILE = 1024
+
+
+class Route(IntEnum):
+    """One row of ``routes``. ``SLOT`` is -1 where a launch of fixed size has nothing to do.
+
+    Rows of the output that was computed and rows of the next input differ where guidance begins or ends.
+    """
+
+    SLOT = 0
+    UNCONDITIONAL_OUTPUT = 1
+    CONDITIONAL_OUTPUT = 2
+    THIRD_OUTPUT = 3
+    UNCONDITIONAL_INPUT = 4
+    CONDITIONAL_INPUT = 5
+    THIRD_INPUT = 6
+
+
+_OUTPUTS = {
+    Column.CONDITIONAL_WEIGHT: Route.CONDITIONAL_OUTPUT,
+    Column.UNCONDITIONAL_WEIGHT: Route.UNCONDITIONAL_OUTPUT,
+    Column.THIRD_WEIGHT: Route.THIRD_OUTPUT,
+}
+_INPUTS = {
+    NextRows.CONDITIONAL: Route.CONDITIONAL_INPUT,
+    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_INPUT,
+    NextRows.THIRD: Route.THIRD_INPUT,
+}
+
+
+@dataclass(frozen=True)
+class Slots(Generic[Tensor]):
+    """What slots are made of, numpy arrays or tensors on a device. ``elements`` is C * h * w, ``area`` h * w.
+
+    ``position`` is the row of ``table`` that a slot's next step reads, so slots share the rows of equal samplers.
+    Nobody reads ``kept`` and ``mask`` unless a table blends, or ``statistics`` unless one rescales guidance.
+    """
+
+    state: Tensor  # float32 [slots, elements]
+    history: Tensor  # float32 [slots, HISTORY, elements]
+    noise: Tensor  # float32 [slots, DRAWS, elements]: draw i of a slot is at i % DRAWS
+    kept: Tensor  # float32 [slots, 2, elements]: the clean latents of a masked run, and their noise
+    mask: Tensor  # float32 [slots, area]: 0 where the picture is kept
+    table: Tensor  # float32 [rows, COLUMNS]
+    position: Tensor  # int32 [slots]
+    draws: Tensor  # int32 [slots]: number of the draw that the next update needs, or -1
+    arrived: Tensor  # int32 [slots]: programs that have finished their part of the step at hand; 0 between launches
+    statistics: Tensor  # float32 [slots, 4, tiles]: see ``guidance_statistics``
+
+
+def empty_slots(count: int, elements: int, area: int, table: Array) -> Slots[NDArray[Any]]:
+    """Slots on the host, all at the first row of ``table``. What they hold is 0."""
+    return Slots(
+        state=np.zeros((count, elements), np.float32),
+        history=np.zeros((count, HISTORY, elements), np.float32),
+        noise=np.zeros((count, DRAWS, elements), np.float32),
+        kept=np.zeros((count, 2, elements), np.float32),
+        mask=np.ones((count, area), np.float32),
+        table=table,
+        position=np.zeros(count, np.int32),
+        draws=np.full(count, -1, np.int32),
+        arrived=np.zeros(count, np.int32),
+        statistics=np.zeros((count, 4, -(-elements // TILE)), np.float32),
+    )
+
+
+def denoise_slots(
+    slots: Slots[NDArray[Any]],
+    routes: NDArray[np.int32],
+    outputs: NDArray[Any],
+    model_input: NDArray[Any],
+    timesteps: Array,
+) -> None:
+    """One step of every routed slot, in place, in the order of operations of the kernel ``denoise_step``::
+
+        d = r * (conditional_weight * c + unconditional_weight * u + third_weight * t) + state_to_stored * x
+        x = state_weight * x + sum_j history_weights[j] * d_j + sum_j noise_weights[j] * noise_j
+        x = kept_signal * latents + kept_noise * noise, where the mask is 0, in a step that blends
+        model_input = next_input_scale * x, for the slot's rows of the next evaluation
+        timesteps = next_timestep, likewise
+
+    with ``r`` the factor of rescaled guidance (``rescale_factor``), 1 without. What has weight 0 is not read.
+
+    Args:
+        slots: the slots; changed.
+        routes: int32 ``[launched, len(Route)]``.
+        outputs: ``[rows, elements]``, what the denoiser gave.
+        model_input: ``[rows, elements or more]``: the first ``elements`` of a row are written, in its dtype.
+        timesteps: float32 ``[rows]``; written.
+    """
+    for route in routes:
+        slot = int(route[Route.SLOT])
+        if slot < 0:
+            continue
+        row = slots.table[slots.position[slot]]
+        if row[Column.ACTIVE] == 0:
+            continue
+        nothing = np.zeros(slots.state.shape[1], np.float32)
+        read = [
+            outputs[route[which]].astype(np.float32) if row[column] != 0 else nothing
+            for column, which in _OUTPUTS.items()
+        ]
+        _update(slots, slot, row, read)
+        inputs = [route[which] for rows, which in _INPUTS.items() if int(row[Column.NEXT_ROWS]) & rows]
+        model_input[inputs, : slots.state.shape[1]] = row[Column.NEXT_INPUT_SCALE] * slots.state[slot]
+        timesteps[inputs] = row[Column.NEXT_TIMESTEP]
+        slots.draws[slot] = row[Column.NEXT_DRAW]
+        slots.position[slot] += 1
+
+
+def _update(slots: Slots[NDArray[Any]], slot: int, row: Array, outputs: Sequence[Array]) -> None:
+    """The state of one slot, and what it stores; ``outputs`` are the conditional, unconditional and third row."""
+    x, history, noise = slots.state[slot], slots.history[slot], slots.noise[slot]
+    if row[Column.STATE_WEIGHT] == 0 and row[Column.STATE_TO_STORED] == 0:
+        x[...] = 0  # whatever an earlier image left there
+    stored = np.zeros_like(x)
+    for column, values in zip(_OUTPUTS, outputs, strict=True):
+        stored += row[column] * values
+    if row[Column.GUIDANCE_RESCALE] != 0:
+        stored *= rescale_factor(outputs[0], outputs[1], row[Column.GUIDANCE], row[Column.GUIDANCE_RESCALE])
+    stored += row[Column.STATE_TO_STORED] * x
+    x *= row[Column.STATE_WEIGHT]
+    x += row[Column.HISTORY_WEIGHTS] * stored
+    newest, latest = int(row[Column.HISTORY_INDEX]), int(row[Column.NOISE_INDEX])
+    older = [(row[Column.HISTORY_WEIGHTS + age], history[(newest - age) % HISTORY]) for age in range(1, HISTORY)]
+    drawn = [(row[Column.NOISE_WEIGHTS + age], noise[(latest - age) % DRAWS]) for age in range(DRAWS)]
+    for weight, values in older + drawn:
+        if weight != 0:
+            x += weight * values
+    if row[Column.BLENDS] != 0:
+        latents, latents_noise = slots.kept[slot]
+        level = row[Column.KEPT_SIGNAL] * latents + row[Column.KEPT_NOISE] * latents_noise
+        np.copyto(x, level, where=np.tile(slots.mask[slot] == 0, x.size // slots.mask.shape[1]))
+    if row[Column.KEEPS_STORED] != 0:
+        history[newest] = stored
+
+
+def rescale_factor(conditional: Array, unconditional: Array, guidance: float, rescale: float) -> np.float32:
+    """What rescaled guidance multiplies m = u + guidance * (c - u) by: 1 - phi + phi * s(c) / s(m), phi = ``rescale``.
+
+    ``s`` is the standard deviation over one image. Lin et al. 2023, arXiv:2305.08891, equations 14 to 16.
+    """
+    guided = np.float32(guidance) * conditional + np.float32(1 - guidance) * unconditional
+    ratio = np.sqrt(conditional.var(dtype=np.float64) / guided.var(dtype=np.float64))
+    return np.float32(1 - rescale + rescale * ratio)

@@ -1,0 +1,58 @@
+"""Arguments and grids of compiled kernels."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from latentrt.kernels.launch import Argument, CompiledKernel, KernelIndex, grid, kernel_arguments
+
+KERNEL = CompiledKernel(
+    name="halve",
+    dtype="float16",
+    target="sm90",
+    file="halve.float16.sm90.cubin",
+    symbol="halve_kernel",
+    tile=1024,
+    num_warps=4,
+    shared_bytes=0,
+    arguments=(Argument("x", "*fp16", 16), Argument("seed", "i64"), Argument("elements", "i32", 4)),
+    hidden_pointers=2,
+)
+
+
+@pytest.mark.parametrize(("elements", "blocks"), [(1, 1), (1024, 1), (1025, 2), (65536, 64)])
+def test_a_grid_covers_all_elements(elements: int, blocks: int) -> None:
+    assert grid(KERNEL, elements, 3) == (blocks, 3, 1)
+    assert KERNEL.threads == 128
+
+
+def test_arguments_come_in_the_kernels_order_and_types_with_the_hidden_ones_behind() -> None:
+    given = kernel_arguments(KERNEL, {"elements": 400, "seed": -1, "x": 0x7F00_0000_0010})
+    assert [(type(value), int(value)) for value in given] == [
+        (np.uint64, 0x7F00_0000_0010),
+        (np.int64, -1),
+        (np.int32, 400),
+        (np.uint64, 0),
+        (np.uint64, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"x": 16, "seed": 1}, r"received arguments \['seed', 'x'\], expected \['elements', 'seed', 'x'\]"),
+        ({"x": 16, "seed": 1, "elements": 4, "area": 1}, "'area'"),
+        ({"x": 24, "seed": 1, "elements": 4}, "x: received 24, expected a multiple of 16"),
+        ({"x": 16, "seed": 1, "elements": 6}, "elements: received 6, expected a multiple of 4"),
+    ],
+)
+def test_what_the_code_cannot_take_is_refused(values: dict[str, int], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        kernel_arguments(KERNEL, values)
+
+
+def test_the_record_survives_json() -> None:
+    index = KernelIndex(schema_version=1, triton="3.6.0", kernels=(KERNEL,))
+    assert msgspec.json.decode(msgspec.json.encode(index), type=KernelIndex) == index

@@ -1,0 +1,122 @@
+"""Steps of many slots in numpy: against the runtime's loop, and diffusers' rescaled guidance."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+from latentrt.kernels.slots import Route, denoise_slots, empty_slots, rescale_factor
+from latentrt.kernels.table_rows import COLUMNS, HISTORY, Column, table_rows
+
+from .random_values import values
+from .slot_runs import over_slots, run_of, through_the_runtime
+
+RUNS = {
+    "euler": run_of("euler", 6),
+    "euler without guidance": run_of("euler", 4, guidance=1.0),
+    "euler, guidance in the middle": run_of("euler", 9, table={"guidance_interval": (0.3, 0.7)}),
+    "euler ancestral": run_of("euler_a", 5),
+    "ddpm": run_of("ddpm", 6),
+    "heun": run_of("heun", 4),
+    "lms": run_of("lms", 7),
+    "pndm": run_of("pndm", 9),
+    "dpm++ 2m": run_of("dpmpp_2m", 8),
+    "dpm++ 2m sde": run_of("dpmpp_2m_sde", 5),
+    "dpm++ 3m sde": run_of("dpmpp_3m_sde", 6),
+    "dpm2 ancestral": run_of("dpm2_a", 4),
+    "unipc": run_of("unipc", 7),
+    "sa solver": run_of("sa_solver", 8),
+    "lcm": run_of("lcm", 4, guidance=1.0),
+    "image to image": run_of("dpmpp_2m", 10, table={"strength": 0.6}),
+    "edit": run_of("dpmpp_2m", 6, guidance=7.5, image_guidance_scale=1.5),
+    "edit, guidance in the middle": run_of(
+        "euler", 6, image_guidance_scale=1.5, table={"guidance_interval": (0.3, 0.7)}
+    ),
+    "skipped layers": run_of("euler", 6, skip_scales=(0, 2.8, 2.8, 2.8, 0, 0)),
+    "skipped layers without guidance": run_of("euler", 4, guidance=1.0, skip_scales=(0, 2.8, 2.8, 0)),
+    "outside a mask": run_of("euler", 6, kept=True),
+    "outside a mask, two evaluations a step": run_of("heun", 4, kept=True),
+    "outside a mask, ancestral": run_of("euler_a", 5, kept=True, table={"strength": 0.7}),
+}
+
+
+ROUTE = np.array([[0, 0, 1, 0, 0, 1, 0]], np.int32)
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5 * np.abs(theirs).max())
+
+
+def test_all_samplers_side_by_side_end_where_each_ends_alone() -> None:
+    shape = (4, 5, 7)
+    last = over_slots(denoise_slots, list(RUNS.values()), shape)
+    for name, state in zip(RUNS, last, strict=True):
+        expected = through_the_runtime(RUNS[name], shape)
+        assert np.isfinite(expected).all(), name
+        assert_same(state, expected)
+
+
+def test_a_run_starts_from_its_draw() -> None:
+    run = run_of("euler", 3)
+    scale = run.table.initial_noise_scale
+    rows = table_rows(run.table, start=(0.25, scale), first_draw=1)
+    slots = empty_slots(1, 12, 12, rows)
+    slots.state[0], slots.noise[0, 0] = 2, np.arange(12)
+    model_input, timesteps = np.zeros((2, 12), np.float32), np.zeros(2, np.float32)
+    denoise_slots(slots, ROUTE, np.full((2, 12), np.nan), model_input, timesteps)
+    expected = 0.5 + scale * np.arange(12)
+    np.testing.assert_allclose(slots.state[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(model_input, np.tile(expected * run.table.input_scale[0], (2, 1)), rtol=1e-6)
+    np.testing.assert_allclose(timesteps, run.table.timesteps[0])
+
+
+def test_a_run_that_is_over_stays_where_it_ended() -> None:
+    run = run_of("euler_a", 2)
+    slots = empty_slots(1, 4, 4, table_rows(run.table))
+    model_input, timesteps = np.zeros((2, 4), np.float32), np.zeros(2, np.float32)
+    for _ in range(run.table.evaluations + 1):
+        denoise_slots(slots, ROUTE, values(1, 2, 4), model_input, timesteps)
+    ended, inputs = slots.state.copy(), model_input.copy()
+    denoise_slots(slots, ROUTE, values(2, 2, 4), model_input, timesteps)
+    np.testing.assert_array_equal(slots.state, ended)
+    np.testing.assert_array_equal(model_input, inputs)
+    assert slots.position[0] == run.table.evaluations + 1
+    assert slots.draws[0] == -1
+
+
+def test_an_idle_route_touches_nothing() -> None:
+    slots = empty_slots(1, 4, 4, np.ones((1, COLUMNS), np.float32))
+    model_input = np.zeros((1, 4), np.float32)
+    routes = np.full((2, len(Route)), -1, np.int32)
+    denoise_slots(slots, routes, np.ones((1, 4)), model_input, np.zeros(1, np.float32))
+    assert not slots.state.any()
+    assert not model_input.any()
+    assert slots.position[0] == 0
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("guidance", [1.5, 7.5])
+def test_rescaled_guidance_is_diffusers(rescale: float, guidance: float) -> None:
+    u, c = values(1, 4, 8, 8), values(2, 4, 8, 8)
+    guided = u + np.float32(guidance) * (c - u)
+    theirs = rescale_noise_cfg(torch.from_numpy(guided)[None], torch.from_numpy(c)[None], rescale)[0].numpy()
+    assert_same(rescale_factor(c, u, guidance, rescale) * guided, theirs)
+
+
+def test_rows_rescale_guidance_only_where_there_is_some() -> None:
+    run = run_of("euler", 4, table={"guidance_interval": (0.0, 0.5)})
+    rows = table_rows(run.table, guidance_rescale=0.7)
+    np.testing.assert_allclose(rows[1:-1, Column.GUIDANCE_RESCALE], np.where(run.table.guidance != 1, 0.7, 0))
+    assert set(rows[1:-1, Column.GUIDANCE_RESCALE].round(3)) == {0, np.float32(0.7).round(3)}
+
+
+@pytest.mark.parametrize(("sampler", "kept"), [("euler", 0), ("dpmpp_2m", 6), ("lms", 7)])
+def test_what_no_later_evaluation_reads_is_not_kept(sampler: str, kept: int) -> None:
+    rows = table_rows(run_of(sampler, 8).table)  # DPM-Solver++ 2M ends with a step of the first order
+    assert rows[1:-1, Column.KEEPS_STORED].tolist() == [1.0] * kept + [0.0] * (8 - kept)
+
+
+def test_no_table_is_longer_than_the_rings() -> None:
+    assert max(run.table.history_weights.shape[1] for run in RUNS.values()) <= HISTORY
