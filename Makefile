@@ -7,16 +7,18 @@ BUNDLE := build/emoji
 # At most two: each worker builds bundles, and the tests load a PyTorch reference beside ours.
 WORKERS ?= 2
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test test-slow test-gpu check format bench clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    build the emoji bundle, draw pictures, compare with diffusers"
-	@echo "make test    run all tests"
-	@echo "make check   ruff, mypy, packaging"
-	@echo "make bench   LatentRT beside diffusers: a table and a line of JSON"
-	@echo "make format  format the code"
-	@echo "make clean   remove what the others made"
+	@echo "make demo       build the emoji bundle, draw pictures, compare with diffusers"
+	@echo "make test       run the tests"
+	@echo "make test-slow  the tests that take minutes or many gigabytes"
+	@echo "make test-gpu   the tests that need an NVIDIA GPU"
+	@echo "make check      ruff, mypy, the Dockerfile, packaging"
+	@echo "make bench      LatentRT beside diffusers: a table and a line of JSON"
+	@echo "make format     format the code"
+	@echo "make clean      remove what the others made"
 
 install: $(VENV)/.installed
 
@@ -36,10 +38,17 @@ demo: install
 test: install
 	$(BIN)/pytest --numprocesses $(WORKERS)
 
+test-slow: install
+	$(BIN)/pytest -m slow
+
+test-gpu: install
+	$(BIN)/pytest -m gpu
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
 	rm -rf build/dist
 	$(BIN)/python -P -m build --outdir build/dist .
 	$(BIN)/twine check --strict build/dist/*

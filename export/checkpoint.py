@@ -1,33 +1,44 @@
-"""A checkpoint folder in the diffusers layout: found, checked and described before anything heavy is imported."""
+"""A checkpoint, found, checked and described before anything heavy is imported."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..runtime.errors import CheckpointError
-from .families import Family, family_of
+from ..runtime.errors import CheckpointError, RequestError
+from ..runtime.samplers.diffusers_classes import CLASSES
+from .families import SD1, Family, family_of
+from .folder import network_config, read_folder, weight_files
+from .layout import Layout, StoredWeights
+from .single_file.clip_tokenizer import ClipTokenizer
+from .single_file.families import FAMILIES as FILE_FAMILIES
+from .single_file.part import OPTIONS, read_part
+from .single_file.read import read_single_file
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers name their weights
-_MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+#: The folder that a tiny autoencoder is given; no checkpoint has one of its own.
+TINY_VAE = "tiny_vae"
+
+_PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A readable checkpoint. ``configs`` holds each component folder's config; ``weights`` its safetensors files."""
+    """A readable checkpoint. ``configs`` holds each component's config by the name of its folder; ``weights`` where
+    its weights are, ``tokenizers`` where the tokenizers are that text encoders need, ``parts`` what is not its own."""
 
     path: Path
     name: str
     family: Family
     model_index: dict[str, Any]
     configs: dict[str, dict[str, Any]]
-    weights: dict[str, tuple[Path, ...]]
+    weights: dict[str, StoredWeights]
+    tokenizers: dict[str, Path | ClipTokenizer]
+    parts: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def scheduler_config(self) -> dict[str, Any]:
@@ -42,7 +53,7 @@ class Checkpoint:
         """
         value = self.configs[folder].get(name)
         if not isinstance(value, int) or value < 1:
-            raise CheckpointError(self._setting(folder, name), received=repr(value), expected="a positive integer")
+            raise CheckpointError(self.setting(folder, name), received=repr(value), expected="a positive integer")
         return value
 
     def levels(self, folder: str) -> int:
@@ -54,142 +65,127 @@ class Checkpoint:
         value = self.configs[folder].get("block_out_channels")
         if not isinstance(value, list) or not value:
             raise CheckpointError(
-                self._setting(folder, "block_out_channels"), received=repr(value), expected="a list of integers"
+                self.setting(folder, "block_out_channels"), received=repr(value), expected="a list of integers"
             )
         return len(value)
 
-    def _setting(self, folder: str, name: str) -> str:
-        return f"{self.path / folder / 'config.json'}: {name}"
+    def place(self, folder: str) -> Path:
+        """Where a component comes from, as the subject of an error."""
+        return self.parts.get(folder, self.path / folder)
+
+    def setting(self, folder: str, name: str) -> str:
+        """A value of a component's config as the subject of an error."""
+        return f"{self.place(folder) / 'config.json'}: {name}"
 
     def digest(self, folder: str) -> str:
-        """SHA-256 over the config and the weights of one component folder."""
+        """SHA-256 over the config and the weights of one component."""
         total = hashlib.sha256(json.dumps(self.configs[folder], sort_keys=True).encode())
-        for path in self.weights[folder]:
+        weights = self.weights[folder]
+        if not isinstance(weights, tuple):
+            total.update(weights.digest().encode())
+            return total.hexdigest()
+        for path in weights:
             with path.open("rb") as file:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read the configs of a diffusers folder and check that its weights are complete safetensors files.
+def read_checkpoint(
+    path: str | os.PathLike[str], parts: Mapping[str, Path] | None = None, prediction_type: str | None = None
+) -> Checkpoint:
+    """Read the configs of a checkpoint and check that its weights are complete safetensors files.
+
+    Args:
+        path: a diffusers folder, or a single safetensors file in the original layout.
+        parts: what takes the place of the checkpoint's own components, by folder: the folder of a component, or a file
+            that holds it; ``tokenizer_3`` too.
+        prediction_type: in place of the one that the checkpoint says, or is taken to have.
 
     Raises:
         CheckpointError: no checkpoint there, an unknown family, pickled, missing or damaged weights.
+        RequestError: a part or a prediction type that the family does not have.
     """
-    root = Path(path)
-    if not os.path.isfile(root / "model_index.json"):  # noqa: PTH113 - unlike Path.is_file, False without permission
-        raise _no_checkpoint(root)
-    index = _json(root / "model_index.json")
-    family = family_of(
-        str(index.get("_class_name")),
-        has_first_text_encoder=_listed(index, "text_encoder"),
-        where=str(root),
-    )
-    networks = [*(encoder.component for encoder in family.text_encoders), family.denoiser_folder, "vae"]
-    configs = {folder: _json(root / folder / "config.json") for folder in networks}
-    configs["scheduler"] = _json(root / "scheduler" / "scheduler_config.json")
-    kind = configs[family.denoiser_folder].get("_class_name")
-    if kind != family.denoiser_class:
-        raise CheckpointError(f"{root}: {family.denoiser_folder}", received=kind, expected=family.denoiser_class)
+    root, parts = Path(path), dict(parts or {})
+    tiny = parts.pop(TINY_VAE, None)
+    if root.is_file():
+        layout = read_single_file(root, parts, prediction_type)
+        family = _family_of(layout, root)
+        own_scaling = None
+    else:
+        layout = read_folder(root)
+        family = _family_of(layout, root)
+        own_scaling = layout.configs["vae"].get("scaling_factor")
+        layout = _with_parts(layout, family, parts, prediction_type)
+    if "vae" in parts:
+        _check_scaling(layout.configs["vae"], parts["vae"], family, own_scaling)
+    if tiny is not None:
+        parts[TINY_VAE] = tiny
+        layout = _with_tiny_vae(layout, tiny)
     return Checkpoint(
         path=root,
-        name=root.resolve().name,
+        name=root.resolve().stem if root.is_file() else root.resolve().name,
         family=family,
-        model_index=index,
-        configs=configs,
-        weights={folder: _weight_files(root / folder) for folder in networks},
+        model_index=layout.model_index,
+        configs=layout.configs,
+        weights=layout.weights,
+        tokenizers=layout.tokenizers,
+        parts=parts,
     )
 
 
-def _no_checkpoint(root: Path) -> CheckpointError:
-    subject, expected = f"{root}: no checkpoint here", "a diffusers folder"
-    if os.path.isdir(root):  # noqa: PTH112
-        return CheckpointError(subject, received="no model_index.json", expected=expected)
-    if not os.path.exists(root):  # noqa: PTH110
-        return CheckpointError(subject, received="no such folder", expected=expected)
-    remedy = "convert it: StableDiffusionXLPipeline.from_single_file(FILE).save_pretrained(FOLDER)"
-    return CheckpointError(subject, received="a file", expected=expected, remedy=remedy)
+def _family_of(layout: Layout, root: Path) -> Family:
+    encoders = frozenset(name for name in layout.configs if name.startswith("text_encoder"))
+    family = family_of(str(layout.model_index.get("_class_name")), encoders, layout.configs, where=str(root))
+    kind = layout.configs.get(family.denoiser_folder, {}).get("_class_name")
+    if kind != family.denoiser_class:
+        raise CheckpointError(f"{root}: {family.denoiser_folder}", received=kind, expected=family.denoiser_class)
+    if "vae" not in layout.configs:
+        raise CheckpointError(f"{root}: no autoencoder", expected="vae in model_index.json")
+    return family
 
 
-def _listed(index: dict[str, Any], name: str) -> bool:
-    entry = index.get(name)
-    return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing", expected="a complete diffusers folder") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read", received=str(error), expected="JSON") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}", received=type(content).__name__, expected="a JSON object")
-    return content
-
-
-def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a component: one file, or the shards that an index names. Variants are not mixed in."""
-    names = {f"{stem}.safetensors" for stem in _STEMS if (folder / f"{stem}.safetensors").is_file()}
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.is_file():
-            names |= _shards(index)
-    if not names:
-        raise _no_weights(folder)
-    files = tuple(folder / name for name in sorted(names))
-    for file in files:
-        _check_safetensors(file)
-    return files
-
-
-def _shards(index: Path) -> set[str]:
-    shards = _json(index).get("weight_map")
-    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-        raise CheckpointError(f"{index}: weight_map", received=shards, expected="the file of every tensor")
-    return set(shards.values())
-
-
-def _no_weights(folder: Path) -> CheckpointError:
-    pickles = sorted(entry.name for entry in folder.glob("*") if entry.suffix in _PICKLES)
-    variants = sorted(entry.name for entry in folder.glob("*.safetensors"))
-    expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
-    if variants:
-        remedy = "rename the variant to use"
-        return CheckpointError(f"{folder}: no weights", received=", ".join(variants), expected=expected, remedy=remedy)
-    if pickles:
-        return CheckpointError(
-            f"{folder}: pickled weights are never read, because loading them can run any code",
-            received=", ".join(pickles),
-            expected=expected,
-            remedy="convert them on a machine you can afford to lose: "
-            "pipe = DiffusionPipeline.from_pretrained(OLD); pipe.save_pretrained(NEW, safe_serialization=True)",
+def _with_parts(layout: Layout, family: Family, parts: Mapping[str, Path], prediction_type: str | None) -> Layout:
+    """A folder's layout with components from elsewhere."""
+    configs, weights, tokenizers = dict(layout.configs), dict(layout.weights), dict(layout.tokenizers)
+    known = ["vae", *(record.component for record in family.text_encoders)]
+    for folder, path in parts.items():
+        if folder.startswith("tokenizer"):
+            tokenizers[folder] = path
+            continue
+        if folder not in known:
+            expected = ", ".join(OPTIONS[name] for name in known)
+            raise RequestError(f"{OPTIONS[folder]}: {family.name} has no such part", expected=expected)
+        part = read_part(folder, path, FILE_FAMILIES[family.name])
+        configs[folder], weights[folder] = part.config, part.weights
+    if prediction_type is not None:
+        scheduler = configs["scheduler"]
+        known_types = (
+            _PREDICTION_TYPES if "prediction_type" in CLASSES.get(str(scheduler.get("_class_name")), {}) else ()
         )
-    return CheckpointError(f"{folder}: no weights", expected=expected)
+        if prediction_type not in known_types:
+            expected = " or ".join(known_types) or f"none: {family.name} predicts the flow only"
+            raise RequestError("--prediction-type", received=prediction_type, expected=expected)
+        configs["scheduler"] = {**scheduler, "prediction_type": prediction_type}
+    return Layout(layout.model_index, configs, weights, tokenizers)
 
 
-def _check_safetensors(path: Path) -> None:
-    """Check that a file is whole: its header parses, and its tensors fill exactly the bytes that follow."""
+def _check_scaling(config: Mapping[str, Any], path: Path, family: Family, own: float | None) -> None:
+    """An autoencoder of another family may have as many channels, but the scale of its latents gives it away."""
+    received = config.get("scaling_factor", SD1.vae_scaling)
+    if received not in (own, family.vae_scaling):
+        raise CheckpointError(
+            f"{path}: an autoencoder of another family",
+            received=f"scaling_factor {received}",
+            expected=f"{family.vae_scaling if own is None else own}, that of {family.name}",
+            remedy=f"use an autoencoder made for {family.name}",
+        )
 
-    def damaged(received: str, expected: str) -> CheckpointError:
-        remedy = "download or copy the file again"
-        return CheckpointError(f"{path}: damaged", received=received, expected=expected, remedy=remedy)
 
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
-                raise damaged(f"{size} bytes with a header of {length}", "a safetensors file")
-            header = json.loads(file.read(length))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read", received=error.strerror or str(error)) from None
-    except ValueError as error:
-        raise damaged(f"a header that is not JSON ({error})", "a safetensors file") from None
-    try:
-        end = 8 + length + max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"))
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-        raise damaged("a header without tensors", "a safetensors file") from None
-    if end != size:
-        raise damaged(f"{size} bytes", f"{end} bytes")
+def _with_tiny_vae(layout: Layout, path: Path) -> Layout:
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no tiny autoencoder", expected="the folder of an AutoencoderTiny")
+    config = network_config(path)
+    if config.get("_class_name") != "AutoencoderTiny":
+        raise CheckpointError(f"{path}", received=config.get("_class_name"), expected="AutoencoderTiny")
+    configs = {**layout.configs, TINY_VAE: config}
+    return Layout(layout.model_index, configs, {**layout.weights, TINY_VAE: weight_files(path)}, layout.tokenizers)

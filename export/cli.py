@@ -2,35 +2,90 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 import typer
 
-if TYPE_CHECKING:
-    from ..runtime.manifest import Manifest
-    from .bundle_from_checkpoint import BuildEvent
+from ..runtime.errors import RequestError
+from ..runtime.manifest import MANIFEST_NAME
+from .checkpoint import TINY_VAE, read_checkpoint
+from .cli_progress import BuildProgress, summary
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def build_engines(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint in the diffusers folder layout.")],
-    out: Annotated[Path, typer.Option(help="The bundle to write; one that exists is rebuilt where it changed.")],
-    provider: Annotated[str, typer.Option(help="What the engines are for.")] = "onnxruntime-cpu",
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or bf16.")] = "fp32",
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A checkpoint: a diffusers folder or a safetensors file. Or a bundle, to build engines for its graphs."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="The bundle to write; one that exists is rebuilt where it changed. Default: a bundle itself."
+        ),
+    ] = None,
+    provider: Annotated[
+        str, typer.Option(help="What the engines are for: onnxruntime-cpu, tensorrt-rtx or tensorrt.")
+    ] = "onnxruntime-cpu",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16 or bf16. Default: fp32, or fp16 for a provider for GPUs.")
+    ] = None,
     aspects: Annotated[
         str | None, typer.Option(help="Sizes to accept: WxH,... or a family's name (its training buckets).")
     ] = None,
-    batch: Annotated[str, typer.Option(help="Images per engine call: MIN:OPT:MAX.")] = "1:1:8",
+    batch: Annotated[str | None, typer.Option(help="Images per engine call: MIN:OPT:MAX. Default: 1:1:8.")] = None,
+    profiles: Annotated[
+        str, typer.Option(help="Tune an engine for the default size (span), or for each of --aspects (buckets).")
+    ] = "span",
     component: Annotated[
         list[str] | None,
         typer.Option(help="Build only this component (may be repeated); others stay as they are in the bundle."),
     ] = None,
+    target_sm: Annotated[
+        str | None,
+        typer.Option(help="Compute capabilities of the GPUs to build for: 86,89,120. Default: that of this machine."),
+    ] = None,
+    workspace: Annotated[int | None, typer.Option(help="TensorRT: MB of scratch memory a layer may use.")] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(help="TensorRT: 0 (fast build) to 5 (fast engine).", min=0, max=5)
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="TensorRT: engines that tensorrt-lean and later versions run.")
+    ] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(help="TensorRT: a file of measurements to reuse and add to; makes builds repeatable.")
+    ] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="An autoencoder in place of the checkpoint's: its folder, or a safetensors file."),
+    ] = None,
+    tiny_vae: Annotated[
+        Path | None, typer.Option(help="The folder of an AutoencoderTiny, for the component tiny_decoder: previews.")
+    ] = None,
+    text_encoder: Annotated[Path | None, typer.Option(help="A text encoder in place of the checkpoint's.")] = None,
+    text_encoder_2: Annotated[Path | None, typer.Option(help="The same for the second.")] = None,
+    text_encoder_3: Annotated[Path | None, typer.Option(help="The same for the third: T5.")] = None,
+    tokenizer_3: Annotated[
+        Path | None, typer.Option(help="The folder of T5's tokenizer, which single files do not hold.")
+    ] = None,
+    prediction_type: Annotated[
+        str | None,
+        typer.Option(help="What the denoiser predicts, if the checkpoint does not say: epsilon or v_prediction."),
+    ] = None,
+    skip_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Layers for skip-layer guidance: 7,8,9 or none. Default: those of Stable Diffusion 3.5 Medium."
+        ),
+    ] = None,
     onnx_only: Annotated[bool, typer.Option("--onnx-only", help="Export the ONNX graphs, compile no engines.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be built and why; build nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Build everything anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
@@ -38,96 +93,74 @@ def build_engines(
 
     Whatever has not changed since the bundle was last built is taken over; the rest says what changed.
     """
-    from ..runtime.errors import RequestError
-    from .checkpoint import read_checkpoint
+    from .build_engine import EngineOptions
     from .profiles import batch_from_text
+    from .tensorrt.build import BuilderOptions
 
-    if precision not in ("fp32", "fp16", "bf16"):
-        raise RequestError("--precision", received=precision, expected="fp32, fp16 or bf16")
-    images = batch_from_text(batch)
-    read_checkpoint(checkpoint)  # a wrong path is told at once, not after torch has been imported
+    builder = BuilderOptions(
+        workspace=None if workspace is None else workspace << 20,
+        optimization_level=optimization_level,
+        version_compatible=version_compatible,
+        timing_cache=timing_cache,
+    )
+    targets = tuple(f"sm{target.strip().removeprefix('sm')}" for target in target_sm.split(",")) if target_sm else ()
+    engine = EngineOptions(provider, targets, profiles, builder)
+    names = tuple(component or ())
+    given = {
+        "vae": vae, TINY_VAE: tiny_vae, "text_encoder": text_encoder, "text_encoder_2": text_encoder_2,
+        "text_encoder_3": text_encoder_3, "tokenizer_3": tokenizer_3,
+    }  # fmt: skip
+    parts = {name: path for name, path in given.items() if path is not None}
+    layers = _layers(skip_layers)
+    with BuildProgress(quiet=as_json) as progress:
+        if (checkpoint / MANIFEST_NAME).is_file():
+            if precision or aspects or batch or onnx_only or dry_run:
+                raise RequestError(
+                    "--precision, --aspects, --batch, --onnx-only and --dry-run",
+                    received=f"with the bundle {checkpoint}",
+                    expected="a checkpoint: the graphs of a bundle are what they are",
+                )
+            from .build_engine import compiler_for
+            from .bundle_from_bundle import bundle_from_bundle
 
-    with _Progress(quiet=as_json) as progress:
-        progress.note("importing torch and diffusers")
-        from .bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
-
-        options = BuildOptions(provider, precision, aspects, images, tuple(component or ()), onnx_only, force)
-        manifest = bundle_from_checkpoint(checkpoint, out, options, progress.event)
-    if as_json:
-        done = {event.component: {"seconds": event.seconds, "why": event.reason} for event in progress.done}
-        print(
-            msgspec.json.encode(
-                {"bundle": str(out), "seconds": progress.seconds, "components": done, "files": manifest.files}
-            ).decode()
-        )
-    else:
-        _summary(out, manifest, progress)
-
-
-class _Progress:
-    """What is being done, as a spinner on a terminal and as lines elsewhere."""
-
-    def __init__(self, quiet: bool):
-        from rich.console import Console
-
-        self._console = Console(stderr=True, quiet=quiet)
-        self._status = self._console.status("starting")
-        self._start = time.perf_counter()
-        self.seconds = 0.0
-        self.done: list[BuildEvent] = []
-
-    def __enter__(self) -> _Progress:
-        self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._status.stop()
-        self.seconds = time.perf_counter() - self._start
-
-    def note(self, text: str) -> None:
-        """Say what is going on now."""
-        self._status.update(text)
-        if not self._console.is_terminal:
-            self._print(text)
-
-    def event(self, event: BuildEvent) -> None:
-        """Show a builder's event."""
-        if event.stage == "wait":
-            self.note("waiting for another build of this bundle to end")
-        elif event.stage == "done":
-            self.done.append(event)
-            self._print(f"{event.component}: {event.reason}, {event.seconds:.1f} s")
+            out = out or checkpoint
+            manifest = bundle_from_bundle(
+                checkpoint, out, compiler_for(engine), components=names, force=force, report=progress.event
+            )
         else:
-            self._status.update(f"{event.component}: {event.stage}")
+            if out is None:
+                raise RequestError("--out", received="nothing", expected="the folder of the bundle to write")
+            images = batch_from_text(batch or "1:1:8")
+            read_checkpoint(checkpoint, parts, prediction_type)  # a wrong path is told before torch has been imported
+            progress.note("importing torch and diffusers")
+            from .bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
 
-    def _print(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            options = BuildOptions(
+                engine, precision, aspects, images, names, onnx_only, force, parts, prediction_type, layers
+            )
+            if dry_run:
+                _print_plan(planned_changes(checkpoint, out, options, progress.event), as_json)
+                return
+            manifest = bundle_from_checkpoint(checkpoint, out, options, progress.event)
+    if as_json:
+        print(msgspec.json.encode(progress.report(out, manifest)).decode())
+    else:
+        summary(out, manifest, progress)
 
 
-def _summary(out: Path, manifest: Manifest, progress: _Progress) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _layers(text: str | None) -> tuple[int, ...] | None:
+    """``"7,8,9"``, or ``"none"`` for no layers at all."""
+    if text is None or text == "none":
+        return None if text is None else ()
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise RequestError("--skip-layers", received=text, expected="numbers of layers (7,8,9), or none")
+    return tuple(int(part) for part in parts)
 
-    from .build_component import REUSED
-    from .verify import worst
 
-    table = Table("component", "parameters", "MB", "cosine distance", "max-abs", "seconds", "")
-    engines = {engine.component: engine for engine in manifest.engines}
-    for event in progress.done:
-        record = manifest.components[event.component]
-        size = sum(manifest.files[name].size for name in (record.onnx, *record.weights)) / 1e6
-        figures = worst(engines[event.component].gate) if event.component in engines else None
-        table.add_row(
-            event.component,
-            f"{record.parameters / 1e6:.2f} M",
-            f"{size:.1f}",
-            f"{figures.cosine_distance:.1e}" if figures else "-",
-            f"{figures.max_abs:.1e}" if figures else "-",
-            f"{event.seconds:.1f}",
-            "reused" if event.reason == REUSED else "built",
-        )
-    console = Console()
-    console.print(table)
-    total = sum(record.size for record in manifest.files.values()) / 1e6
-    text = f"{out}: {manifest.family}, {total:.1f} MB, built in {progress.seconds:.1f} s"
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _print_plan(changes: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode(changes).decode())
+        return
+    for name, change in changes.items():
+        print(f"{name}: {change}")

@@ -1,78 +1,71 @@
-"""From a portable ONNX graph to an engine of one provider."""
+"""From a portable ONNX graph to an engine: what every provider's compiler offers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import onnx_ir as ir
 
-from ..runtime.errors import RequestError
 from ..runtime.manifest import Component
-from ..runtime.providers import Engine, available_threads
-from .rewrites import for_onnxruntime_cpu
+from ..runtime.providers import Engine
+from ..runtime.spec import Profile
+from .store import BundleWriter
+from .weights import WeightStore
+
+#: Gives the portable graph; of a component that was taken over, it is only read when its engine must be built.
+Graph = Callable[[], ir.Model]
 
 
 @dataclass(frozen=True)
-class Compiler:
-    """How export builds for a provider: which precisions it runs, its version, the rewrite, and a way to run it."""
+class CompileJob:
+    """One component to compile: its record, whose graph and weights the bundle under construction holds already.
 
-    provider: str
-    precisions: tuple[str, ...]
-    version: Callable[[], str]
-    rewrite: Callable[[ir.Model], ir.Model]
-    open: Callable[[str, Component, Path, bytes, tuple[str, ...]], Engine]
+    ``profiles`` are the axis ranges to tune the engine for, one after the other; together they span the record's.
+    ``progress(detail, fraction)`` may be called while the work goes on.
+    """
+
+    component: str
+    record: Component
+    profiles: tuple[Profile, ...]
+    graph: Graph
+    writer: BundleWriter
+    weights: WeightStore
+    progress: Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class CompiledEngine:
+    """Files of the bundle, and a way to run them: ``open``, or None where ``not_run`` says why it cannot run here.
+
+    ``peak_memory`` (bytes) and ``warnings`` are those of the library that compiled, where it worked by itself.
+    """
+
+    path: str
+    weights: tuple[str, ...]
+    open: Callable[[], Engine] | None
+    not_run: str = ""
+    peak_memory: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+class Compiler(Protocol):
+    """How export builds for a provider, and for which GPUs (``targets``; none: it needs none)."""
+
+    @property
+    def provider(self) -> str:
+        """Its name."""
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Compute capabilities such as ``"sm89"``."""
 
     def check_precision(self, precision: str) -> None:
         """Raise RequestError for a precision that the provider does not compute in."""
-        if precision not in self.precisions:
-            raise RequestError(
-                "--precision",
-                received=precision,
-                expected=f"{' or '.join(self.precisions)} for {self.provider}",
-                remedy="or use --onnx-only to export the graphs in that precision",
-            )
 
+    def key(self) -> dict[str, str]:
+        """What its engines depend on beside graph, weights and profiles: versions, targets, settings, by name."""
 
-def _onnxruntime_version() -> str:
-    import onnxruntime
-
-    return str(onnxruntime.__version__)
-
-
-def _open_onnxruntime(name: str, record: Component, folder: Path, graph: bytes, weights: tuple[str, ...]) -> Engine:
-    from ..runtime.providers.onnxruntime import OnnxRuntimeEngine, session_from_graph
-
-    views = {file: np.memmap(folder / file, np.uint8, "r").data for file in weights}
-    outputs = tuple(tensor.name for tensor in record.outputs)
-    return OnnxRuntimeEngine(
-        name,
-        lambda threads: session_from_graph(graph, views, threads=threads),
-        outputs,
-        threads=available_threads(),
-        split_rows=False,
-    )
-
-
-COMPILERS: dict[str, Compiler] = {
-    "onnxruntime-cpu": Compiler(
-        provider="onnxruntime-cpu",
-        precisions=("fp32",),
-        version=_onnxruntime_version,
-        rewrite=for_onnxruntime_cpu,
-        open=_open_onnxruntime,
-    ),
-}
-
-
-def compiler_for(provider: str) -> Compiler:
-    """The compiler of a provider.
-
-    Raises:
-        RequestError: an unknown provider.
-    """
-    if provider not in COMPILERS:
-        raise RequestError("--provider", received=provider, expected=" or ".join(COMPILERS))
-    return COMPILERS[provider]
+    def compile(self, job: CompileJob) -> CompiledEngine:
+        """Write an engine into the bundle under construction."""

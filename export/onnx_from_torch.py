@@ -1,8 +1,13 @@
-"""From a PyTorch component to an ONNX graph with symbolic axes."""
+"""From a PyTorch component to an ONNX graph with symbolic axes, in the component's precision, without its weights.
+
+The graph is traced in fp32 from a skeleton, whatever the precision: its weights are attached by name as lazy tensors,
+and its precision is written into it afterwards. So export needs little more memory than the graph itself.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import warnings
@@ -10,93 +15,121 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 import torch
+from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..runtime.errors import ExportError
-from ..runtime.spec import TOKENS_PER_CHUNK, TensorSpec, resolve_shape
+from ..runtime.spec import TensorSpec
 from .components import Component
-from .precision import TORCH_DTYPES
+from .examples import example_arrays, example_sizes
+from .lazy_weights import LazyWeight, Weights
+from .skeleton import fitting_weights
+from .typed_graph import check_precision, transpose_weights, write_precision
 
 #: The portable graph's opset: the first with native Attention, and with the GroupNormalization that torch exports.
 #: Providers that run another spelling faster get it from ``rewrites``.
 OPSET = 23
 
-_ONNX_DTYPES = {
-    "float32": ir.DataType.FLOAT,
-    "float16": ir.DataType.FLOAT16,
-    "bfloat16": ir.DataType.BFLOAT16,
-    "int64": ir.DataType.INT64,
-}
-
-
-def example_sizes(latent_stride: int) -> dict[str, int]:
-    """Axis sizes to trace with. None is 1 or one chunk of tokens, and no two of a component are equal, so that none is
-    taken for a constant or for another."""
-    return {
-        "rows": 2,
-        "images": 2,
-        "texts": 2,
-        "height": 4 * latent_stride,
-        "width": 5 * latent_stride,
-        "tokens": 2 * TOKENS_PER_CHUNK,
-    }
+_ONNX_DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "int64": ir.DataType.INT64}
 
 
 def example_inputs(component: Component, sizes: dict[str, int], seed: int = 0) -> list[torch.Tensor]:
-    """Seeded random tensors for a contract: unit normal values, token ids with CLIP's marks, timesteps, pixel sizes."""
-    generator = torch.Generator().manual_seed(seed)
-    tensors = []
-    for spec in component.inputs:
-        shape = resolve_shape(spec, sizes)
-        if spec.name == "input_ids":
-            begin, end = component.vocabulary - 2, component.vocabulary - 1
-            ids = torch.randint(0, begin, shape, generator=generator)
-            ids[:, 0], ids[:, shape[1] // 2 :] = begin, end
-            tensors.append(ids)
-        elif spec.name == "timestep":
-            tensors.append(torch.randint(0, 1000, shape, generator=generator).float())
-        elif spec.name == "time_ids":
-            tensors.append(torch.randint(0, 1024, shape, generator=generator).float())
-        elif spec.name == "image":
-            tensors.append(torch.rand(shape, generator=generator) * 2 - 1)
-        else:
-            tensors.append(torch.randn(shape, generator=generator))
-    return [tensor.to(getattr(torch, spec.dtype)) for tensor, spec in zip(tensors, component.inputs, strict=True)]
+    """Seeded random tensors for a component, in order."""
+    arrays = example_arrays(component.inputs, sizes, vocabulary=component.vocabulary, seed=seed)
+    return [torch.from_numpy(array) for array in arrays.values()]
 
 
-def onnx_from_torch(component: Component, module: nn.Module, latent_stride: int) -> ir.Model:
-    """Export a component's fp32 reference ``module`` in the component's precision. The module is changed by a cast.
+def onnx_from_component(component: Component, latent_stride: int) -> ir.Model:
+    """Export a component in its precision. No weight is read: they are in the graph as lazy tensors.
+
+    Raises:
+        CheckpointError: the weights do not fit the config.
+        ExportError: as ``onnx_from_torch``.
+    """
+    network = component.network()
+    weights = fitting_weights(network, component.weights(), component.where)
+    module = component.wrap(network).eval()
+    place = next(f"{name}." if name else "" for name, child in module.named_modules() if child is network)
+    by_place = {f"{place}{name}": weight for name, weight in weights.items()}
+    return onnx_from_torch(component, module, latent_stride, by_place)
+
+
+def onnx_from_torch(
+    component: Component, module: nn.Module, latent_stride: int, weights: Weights | None = None
+) -> ir.Model:
+    """Export a component's fp32 ``module`` in the component's precision.
+
+    Parameters on the meta device, which ``weights`` has by the names they have in the module, stay unread: they are in
+    the graph as lazy tensors.
 
     Raises:
         ExportError: torch cannot export it, an axis was given a fixed size, or the contract is not met.
     """
-    dtype = TORCH_DTYPES[component.precision]
-    if dtype != torch.float32:
-        module.to(dtype)
-        if hasattr(module, "pin_dtype"):
-            module.pin_dtype(dtype)
-    inputs = tuple(example_inputs(component, example_sizes(latent_stride)))
+    inputs = tuple(_fp32(tensor) for tensor in example_inputs(component, example_sizes(latent_stride)))
     with _quiet(), _without_garbage_collection():
         try:
-            program = torch.onnx.export(
-                module,
-                inputs,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[spec.name for spec in component.inputs],
-                output_names=[spec.name for spec in component.outputs],
-                dynamic_shapes=tuple(_dynamic_axes(spec) for spec in component.inputs),
-                optimize=True,
-                verbose=False,
-            )
+            with _fake_parameters(module):
+                program = torch.onnx.export(
+                    module,
+                    inputs,
+                    dynamo=True,
+                    opset_version=OPSET,
+                    input_names=[spec.name for spec in component.inputs],
+                    output_names=[spec.name for spec in component.outputs],
+                    dynamic_shapes=tuple(_dynamic_axes(spec) for spec in component.inputs),
+                    optimize=False,
+                    verbose=False,
+                )
+            _attach(program.model, weights or {})
+            transpose_weights(program.model)  # before constants are folded, which would take their names
+            program.optimize()
         except Exception as error:
             reason = str(error.__cause__ or error)  # the exporter wraps torch.export's error in pages of advice
             raise ExportError(f"{component.name}: torch cannot export it", received=" ".join(reason.split())) from error
         model: ir.Model = program.model
         del program
+    write_precision(model, component.plan, component.inputs, component.outputs)
+    check_precision(model, component.plan)
     _check_contract(component, model)
     _strip_metadata(model)
     return model
+
+
+def _fp32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@contextlib.contextmanager
+def _fake_parameters(module: nn.Module) -> Iterator[None]:
+    """Parameters on the meta device become fake ones that say they are on the CPU, as the inputs are."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)  # buffers, and constants in the code, are real
+    skeletons = {
+        (owner, name): parameter
+        for owner in module.modules()
+        for name, parameter in owner._parameters.items()
+        if parameter is not None and parameter.is_meta
+    }
+    for (owner, name), parameter in skeletons.items():
+        with mode:
+            owner._parameters[name] = nn.Parameter(torch.empty(parameter.shape), requires_grad=False)
+    try:
+        yield
+    finally:
+        for (owner, name), parameter in skeletons.items():
+            owner._parameters[name] = parameter
+
+
+def _attach(model: ir.Model, weights: Weights) -> None:
+    """Give a traced graph its weights, each read from its file whenever its content is asked for."""
+    for name, value in model.graph.initializers.items():
+        if name in weights:
+            read = functools.partial(_float_tensor, weights[name])
+            value.const_value = ir.LazyTensor(read, ir.DataType.FLOAT, ir.Shape(weights[name].shape), name=name)
+
+
+def _float_tensor(weight: LazyWeight) -> ir.TensorProtocol:
+    return TorchTensor(weight.read().float())
 
 
 def _dynamic_axes(spec: TensorSpec) -> dict[int, str]:

@@ -1,56 +1,42 @@
-"""diffusers' and transformers' networks, loaded from a checkpoint's folders with every weight accounted for."""
+"""A checkpoint's weights under the names that today's diffusers and transformers give them."""
 
 from __future__ import annotations
 
-import contextlib
+import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from torch import nn
+from .checkpoint import Checkpoint
+from .lazy_weights import LazyWeight, Weights, weights_from_safetensors
 
-from ..runtime.errors import CheckpointError
+#: Attention of autoencoders as diffusers called it until 0.17, and does since.
+_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_ATTENTION = re.compile(rf"(.*\battentions\.\d+)\.({'|'.join(_ATTENTION)})\.(weight|bias)")
 
+#: transformers wraps CLIP's text model in a module of this name, depending on the class and on its own version.
+_CLIP_MODULE = "text_model."
+_CLIP_MARK = "embeddings.token_embedding.weight"
 
-def from_pretrained(kind: Any, folder: Path) -> nn.Module:
-    """Load weights from safetensors only and never from a hub.
-
-    Raises:
-        CheckpointError: the weights do not fit the config. Libraries would draw missing ones at random.
-    """
-    with _quiet():
-        try:
-            model, report = kind.from_pretrained(
-                str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True
-            )
-        except Exception as error:  # diffusers and transformers raise many kinds for weights that do not fit
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise CheckpointError(f"{folder}: its weights cannot be loaded", received=lines[0]) from error
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise CheckpointError(
-            f"{folder}: its weights do not fit its config",
-            received=f"nothing for {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
-            expected=f"every weight of {kind.__name__}",
-            remedy="copy the whole folder again, weights and config",
-        )
-    loaded: nn.Module = model
-    return loaded
+#: T5's embedding has two names, of which files have either.
+_T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars and warnings from the libraries: what matters of them becomes an error."""
-    import diffusers
-    import transformers
+def network_weights(checkpoint: Checkpoint, folder: str) -> Weights:
+    """The weights of a component, by every name that its network may have for them."""
+    stored = checkpoint.weights[folder]
+    weights = weights_from_safetensors(stored) if isinstance(stored, tuple) else stored.load()
+    return {**weights, **{name: weights[known] for name, known in _other_names(weights)}}
 
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    levels = [library.get_verbosity() for library in libraries]
-    for library in libraries:
-        library.set_verbosity(library.CRITICAL)
-        library.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
+
+def _other_names(weights: dict[str, LazyWeight]) -> Iterator[tuple[str, str]]:
+    """Names that files lack, and the name that they have instead."""
+    for name in weights:
+        old = _OLD_ATTENTION.fullmatch(name)
+        if old:
+            yield f"{old[1]}.{_ATTENTION[old[2]]}.{old[3]}", name
+        if name.startswith(_CLIP_MODULE):
+            yield name.removeprefix(_CLIP_MODULE), name
+        elif _CLIP_MARK in weights:
+            yield f"{_CLIP_MODULE}{name}", name
+    for name, other in (_T5_EMBEDDINGS, _T5_EMBEDDINGS[::-1]):
+        if name in weights and other not in weights:
+            yield other, name

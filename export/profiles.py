@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..runtime.errors import RequestError
-from ..runtime.spec import TOKENS_PER_CHUNK, AxisRange, Profile
+from ..runtime.spec import AxisRange, Profile
+from .buckets import Bucket
 from .families import Family
-
-MAX_CHUNKS = 4  # of 77 tokens each
 
 
 @dataclass(frozen=True)
@@ -46,56 +47,78 @@ def _not_a_batch(received: str) -> RequestError:
     return RequestError("--batch", received=received, expected=expected)
 
 
-def buckets_from_text(text: str | None, family: Family, native_side: int, stride: int) -> tuple[tuple[int, int], ...]:
+def buckets_from_text(
+    text: str | None, family: Family, native_side: int, stride: int, max_side: int | None = None
+) -> tuple[Bucket, ...]:
     """The (width, height) buckets of ``--aspects``: a family's name, a list (``1024x1024,1152x896``), or None.
 
-    The default, and a family's name, give the family's buckets scaled to the checkpoint's native size, each side
-    rounded to the nearest multiple of the stride.
+    The default is what the family's users work with; the family's name stands for all that it was trained on, where
+    that was published. Both are scaled to the checkpoint's native size, each side rounded to the nearest multiple of
+    the stride. ``max_side`` is the longest side that the denoiser can see.
 
     Raises:
-        RequestError: not a list of sizes, or a side that is not a multiple of the stride.
+        RequestError: not a list of sizes, or a side that is not a multiple of the stride, or too long.
     """
+    highest = max_side or sys.maxsize
     if text is None or text == family.name:
+        listed = family.buckets if text is None else family.training_buckets or family.buckets
         scaled = [
             tuple(max(stride, round(side * native_side / family.native_side / stride) * stride) for side in bucket)
-            for bucket in family.buckets
+            for bucket in listed
         ]
-        return tuple(dict.fromkeys((width, height) for width, height in scaled))
+        return tuple(dict.fromkeys((width, height) for width, height in scaled if max(width, height) <= highest))
     buckets = []
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)x(\d+)", part.strip())
         if match is None:
             raise RequestError("--aspects", received=part, expected=f"WIDTHxHEIGHT,... or {family.name}")
         width, height = int(match[1]), int(match[2])
-        if width < stride or height < stride or width % stride or height % stride:
-            raise RequestError("--aspects", received=part.strip(), expected=f"sides that are multiples of {stride}")
+        if width < stride or height < stride or width % stride or height % stride or max(width, height) > highest:
+            limit = f" up to {max_side}" if max_side else ""
+            expected = f"sides that are multiples of {stride}{limit}"
+            raise RequestError("--aspects", received=part.strip(), expected=expected)
         buckets.append((width, height))
     return tuple(dict.fromkeys(buckets))
 
 
-def default_bucket(buckets: tuple[tuple[int, int], ...], native_side: int) -> tuple[int, int]:
+def default_bucket(buckets: tuple[Bucket, ...], native_side: int) -> Bucket:
     """The (width, height) that engines are tuned for and requests get by default: the native square, or the first."""
     native = (native_side, native_side)
     return native if native in buckets else buckets[0]
 
 
-def profiles(buckets: tuple[tuple[int, int], ...], batch: Batch, scale: int, native_side: int) -> dict[str, AxisRange]:
+def profiles(
+    buckets: tuple[Bucket, ...], batch: Batch, scale: int, native_side: int, family: Family
+) -> dict[str, AxisRange]:
     """The range of every symbolic axis that components use; sizes in latent pixels, ``scale`` image pixels each.
 
-    ``rows`` of the denoiser span one row of the smallest batch to two (guidance) of the largest.
+    ``rows`` of the denoiser span one row of the smallest batch to two (guidance) of the largest. ``prompt_tokens`` are
+    the ids of an encoder that reads prompts of several lengths.
     """
     opt_width, opt_height = default_bucket(buckets, native_side)
     widths, heights = [width for width, _ in buckets], [height for _, height in buckets]
-    return {
+    ranges = {
         "rows": AxisRange(batch.min, 2 * batch.opt, 2 * batch.max),
         "images": AxisRange(1, batch.opt, batch.max),
         "texts": AxisRange(1, 2 * batch.opt, 2 * batch.max),
         "width": AxisRange(min(widths) // scale, opt_width // scale, max(widths) // scale),
         "height": AxisRange(min(heights) // scale, opt_height // scale, max(heights) // scale),
-        "tokens": AxisRange(TOKENS_PER_CHUNK, TOKENS_PER_CHUNK, MAX_CHUNKS * TOKENS_PER_CHUNK),
+        "tokens": family.tokens,
     }
+    for record in family.text_encoders:
+        if record.tokens.min < record.tokens.max:
+            ranges["prompt_tokens"] = record.tokens
+    return ranges
 
 
 def profile_for(axes: set[str], ranges: dict[str, AxisRange]) -> Profile:
     """The part of the ranges that a component's own axes need."""
     return {name: ranges[name] for name in ranges if name in axes}
+
+
+def profile_text(profiles: Sequence[Profile]) -> str:
+    """Profiles for people: a line each, axes as ``min..opt..max`` (sizes in latent pixels)."""
+    return "\n".join(
+        f"profile {number}: " + ", ".join(f"{axis} {allowed}" for axis, allowed in profile.items())
+        for number, profile in enumerate(profiles)
+    )

@@ -43,10 +43,14 @@ def attention_to_multi_head_attention(model: ir.Model) -> int:
 
 def _is_plain(node: ir.Node) -> bool:
     masked = any(value is not None for value in node.inputs[3:])
+    return not masked and not _has_settings(node) and node.outputs[0].dtype == ir.DataType.FLOAT
+
+
+def _has_settings(node: ir.Node) -> bool:
+    """Whether an attention node is causal, caps its scores, groups its heads, or gives more than its sum."""
     settings = ("is_causal", "softcap", "q_num_heads", "qk_matmul_output_mode")
     changed = any(node.attributes[name].value for name in settings if name in node.attributes)
-    more_outputs = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
-    return not masked and not changed and not more_outputs and node.outputs[0].dtype == ir.DataType.FLOAT
+    return changed or any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
 
 
 def _heads(value: ir.Value | None) -> int | None:
@@ -143,6 +147,78 @@ def for_onnxruntime_cpu(model: ir.Model) -> ir.Model:
     return copy
 
 
+def attention_to_products(model: ir.Model, kernel_widths: range) -> int:
+    """``Attention`` in half precision, of heads whose width is not among ``kernel_widths`` -> two products, with the
+    softmax between them in fp32.
+
+    A library that has no kernel for a width would spell it out by itself, in a precision that it does not tell.
+    Queries are scaled before the product, which keeps it in range. Returns how many were rewritten.
+    """
+    rewritten = 0
+    for node in list(model.graph):
+        if node.op_type != "Attention" or node.domain != "" or not _is_spellable(node, kernel_widths):
+            continue
+        queries, keys, values = node.inputs[:3]
+        name, half, width = node.outputs[0].name, queries.dtype, queries.shape[3]
+        scale = node.attributes["scale"].as_float() if "scale" in node.attributes else width**-0.5
+        factor = _constant(f"{name}_scale", np.array(scale, half.numpy()))
+        model.graph.register_initializer(factor)
+        scaled = ir.node("Mul", [queries, factor])
+        flipped = ir.node("Transpose", [keys], {"perm": [0, 1, 3, 2]})  # [rows, heads, D, T]
+        scores = ir.node("MatMul", [scaled.outputs[0], flipped.outputs[0]], name=f"{name}_scores")
+        wide = ir.node("Cast", [scores.outputs[0]], {"to": ir.DataType.FLOAT})
+        masked = _masked(model, name, wide.outputs[0], node.inputs[3] if len(node.inputs) > 3 else None)
+        softmax = ir.node("Softmax", [masked[-1].outputs[0] if masked else wide.outputs[0]], {"axis": -1})
+        narrow = ir.node("Cast", [softmax.outputs[0]], {"to": half})
+        joined = ir.node("MatMul", [narrow.outputs[0], values], name=f"{name}_joined")
+        for product in (scaled, flipped, scores, narrow, joined):
+            product.outputs[0].dtype = half
+        _replace(node.outputs[0], [scaled, flipped, scores, wide, *masked, softmax, narrow, joined])
+        rewritten += 1
+    return rewritten
+
+
+def _is_spellable(node: ir.Node, kernel_widths: range) -> bool:
+    queries, keys = node.inputs[:2]
+    if queries.dtype == ir.DataType.FLOAT or queries.shape is None or len(queries.shape) != 4:
+        return False
+    width = queries.shape[3]
+    if not isinstance(width, int) or width in kernel_widths or _heads(queries) != _heads(keys):
+        return False
+    return not _has_settings(node) and not any(value is not None for value in node.inputs[4:])
+
+
+def _masked(model: ir.Model, name: str, scores: ir.Value, mask: ir.Value | None) -> list[ir.Node]:
+    """The nodes that apply a mask (true where it lets through, or numbers to add) to fp32 scores."""
+    if mask is None:
+        return []
+    if mask.dtype != ir.DataType.BOOL:
+        wide = ir.node("Cast", [mask], {"to": ir.DataType.FLOAT})
+        return [wide, ir.node("Add", [scores, wide.outputs[0]])]
+    lowest = _constant(f"{name}_masked", np.array(np.finfo(np.float32).min, np.float32))
+    model.graph.register_initializer(lowest)
+    return [ir.node("Where", [mask, scores, lowest])]
+
+
+#: Head widths for which TensorRT-RTX 1.7 has an attention kernel in half precision, found by building for compute
+#: capabilities 7.5, 8.9 and 12.0. There is none in fp32.
+TENSORRT_ATTENTION_WIDTHS = range(16, 257)
+
+
+def for_tensorrt(model: ir.Model) -> ir.Model:
+    """A copy of a portable graph in the spelling that TensorRT accepts.
+
+    Its attention has no ``softmax_precision``. Where no kernel fits, it is only accepted with ``TRT_decomposable``.
+    """
+    copy = model.clone()
+    attention_to_products(copy, TENSORRT_ATTENTION_WIDTHS)
+    for node in copy.graph:
+        if node.op_type == "Attention":
+            node.attributes.pop("softmax_precision", None)
+            node.attributes["TRT_decomposable"] = ir.AttrInt64("TRT_decomposable", 1)
+    return copy
+
+
 def _replace(value: ir.Value, nodes: list[ir.Node]) -> None:
     """Put the output of the last of some new nodes in place of a value, with its name: outputs are known by name."""
     old, new = value.producer(), nodes[-1].outputs[0]
@@ -155,5 +231,5 @@ def _replace(value: ir.Value, nodes: list[ir.Node]) -> None:
 
 def _constant(name: str, values: np.ndarray) -> ir.Value:
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(ir.DataType.from_numpy(values.dtype)))
-    value.const_value = ir.tensor(np.ascontiguousarray(values), name=name)
+    value.const_value = ir.tensor(np.array(values, order="C"), name=name)
     return value

@@ -81,24 +81,38 @@ class BundleWriter:
                     size += len(chunk)
         self.files[name] = FileRecord(size, digest.hexdigest())
 
-    def take_over(self, names: Iterable[str]) -> bool:
-        """Take files of the previous bundle over, if every one of them is still what its manifest says."""
+    def rename(self, name: str, new: str) -> None:
+        """Give a file of the bundle another name, which may depend on its content."""
+        with self._writing():
+            (self.folder / name).rename(self.folder / new)
+        self.files[new] = self.files.pop(name)
+
+    def add(self, name: str) -> None:
+        """Record a file that somebody else wrote into ``folder``."""
+        path = self.folder / name
+        with self._writing(), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self.files[name] = FileRecord(path.stat().st_size, digest)
+
+    def take_over(self, names: Iterable[str], source: Bundle | None = None) -> bool:
+        """Take files of the previous bundle (or of ``source``) over, if all are still what its manifest says."""
         names = [name for name in names if name not in self.files]
-        if self.previous is None:
+        source = source or self.previous
+        if source is None:
             return False
         try:
-            self.previous.verify(names)
+            source.verify(names)
         except BundleError:
             return False
         with self._writing():
             for name in names:
-                source, target = self.previous.file(name), self.folder / name
+                held, target = source.file(name), self.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    os.link(source, target)  # files of a bundle are never changed in place
+                    os.link(held, target)  # files of a bundle are never changed in place
                 except OSError:
-                    shutil.copyfile(source, target)
-                self.files[name] = self.previous.manifest.files[name]
+                    shutil.copyfile(held, target)
+                self.files[name] = source.manifest.files[name]
         return True
 
     def commit(self, manifest: Manifest) -> None:
@@ -184,17 +198,3 @@ def _is_taken(out: Path) -> bool:
     if not out.is_dir():
         return out.exists() or out.is_symlink()
     return not (out / MANIFEST_NAME).is_file() and any(out.iterdir())
-
-
-def changed_parts(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """What differs between two keys, as ``name changed: old -> new``; hashes are shortened."""
-    names = [*new, *(name for name in old if name not in new)]
-    return [
-        f"{name} changed: {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
-
-
-def _short(text: str) -> str:
-    return text[:12] if len(text) == 64 and all(c in "0123456789abcdef" for c in text) else text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import onnx_ir as ir
 
@@ -51,20 +52,40 @@ class WeightStore:
         New ones go, one at a time, to ``onnx/weights/<component><variant>-<hash>.bin``.
         """
         self._enter(component)
-        large: list[tuple[ir.Value, str]] = []
-        new: dict[str, ir.TensorProtocol] = {}
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if tensor is None or tensor.nbytes < _INLINE_BYTES or isinstance(tensor, ir.ExternalTensor):
+        large = [
+            value
+            for value in model.graph.initializers.values()
+            if value.const_value is not None
+            and value.const_value.nbytes >= _INLINE_BYTES
+            and not isinstance(value.const_value, ir.ExternalTensor)
+        ]
+        keys: dict[ir.Value, str] = {}
+        new: dict[str, _Place] = {}
+        chunks = self._new(large, keys, new)
+        first = next(chunks, None)
+        if first is not None:
+            written = f"{WEIGHT_FOLDER}/{component}{variant}.bin"
+            self.writer.write(written, itertools.chain([first], chunks))
+            file = f"{WEIGHT_FOLDER}/{component}{variant}-{hashlib.sha256(''.join(new).encode()).hexdigest()[:12]}.bin"
+            self.writer.rename(written, file)
+            self._places |= {key: replace(place, file=file) for key, place in new.items()}
+        for value in large:
+            value.const_value = self._external(value, self._places[keys[value]])
+
+    def _new(self, values: Iterable[ir.Value], keys: dict[ir.Value, str], new: dict[str, _Place]) -> Iterator[bytes]:
+        """The content of tensors that are not in the bundle yet, each of which is read once. Fills in the key of every
+        value, and the places of the new ones in their file."""
+        end = 0
+        for value in values:
+            content = value.const_value.tobytes()
+            key = keys[value] = hashlib.sha256(content).hexdigest()
+            if key in self._places or key in new:
                 continue
-            key = hashlib.sha256(tensor.tobytes()).hexdigest()
-            large.append((value, key))
-            if key not in self._places:
-                new[key] = tensor
-        if new:
-            self._write(f"{component}{variant}", new)
-        for value, key in large:
-            value.const_value = self._external(value, self._places[key])
+            new[key] = _Place("", end, len(content))
+            padding = -len(content) % _ALIGNMENT
+            end += len(content) + padding
+            yield content
+            yield b"\0" * padding
 
     def taken_over(self, graph: str, component: str) -> None:
         """Say that a portable graph was taken over with its weights; they are hashed when a graph is written."""
@@ -121,20 +142,6 @@ class WeightStore:
             str(self.writer.folder / place.file), place.offset, place.length, tensor.dtype,
             shape=tensor.shape, name=value.name, base_dir="",
         )  # fmt: skip
-
-    def _write(self, name: str, tensors: dict[str, ir.TensorProtocol]) -> None:
-        file = f"{WEIGHT_FOLDER}/{name}-{hashlib.sha256(''.join(tensors).encode()).hexdigest()[:12]}.bin"
-        end = 0
-        for key, tensor in tensors.items():
-            self._places[key] = _Place(file, end, tensor.nbytes)
-            end += -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
-        self.writer.write(file, _padded(tensor.tobytes() for tensor in tensors.values()))
-
-
-def _padded(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-        yield b"\0" * (-len(chunk) % _ALIGNMENT)
 
 
 def parameter_count(model: ir.Model) -> int:

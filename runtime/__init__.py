@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import LatentRTError
+    from .loading import load
     from .output import Output
-    from .pipeline import Pipeline, load
+    from .pipeline import Pipeline
+    from .refiner import RefinedPipeline
     from .version import __version__
 
-__all__ = ["LatentRTError", "Output", "Pipeline", "__version__", "load"]
+__all__ = ["LatentRTError", "Output", "Pipeline", "RefinedPipeline", "__version__", "load"]
 
 #: Public name -> the module that has it. Imported on first use, so that the command line and the export side, which
 #: need only a small part of this package, start quickly.
@@ -25,8 +27,9 @@ _HOME = {
     "LatentRTError": ".errors",
     "Output": ".output",
     "Pipeline": ".pipeline",
+    "RefinedPipeline": ".refiner",
     "__version__": ".version",
-    "load": ".pipeline",
+    "load": ".loading",
 }
 
 

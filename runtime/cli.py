@@ -33,6 +33,9 @@ COMMANDS: dict[str, Command] = {
     "inspect": Command("latentrt.runtime.cli_inspect", None, "Show what a bundle holds, or how a picture was made."),
     "samplers": Command("latentrt.runtime.samplers.cli", None, "List samplers and schedules."),
     "bench": Command("latentrt.benchmarks.cli", "bench", "Measure a bundle beside diffusers on the same checkpoint."),
+    "bench-samplers": Command(
+        "latentrt.benchmarks.cli_samplers", "bench", "Measure building samplers' tables, and the update on the host."
+    ),
 }
 
 

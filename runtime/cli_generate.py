@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 
+from .cli_values import interval_from_text, options_from_texts, picture_from_file, size_from_text
 from .errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,6 +41,28 @@ def generate(
     num_images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures per prompt.")] = 1,
     sampler: Annotated[str | None, typer.Option(help="See latentrt samplers. Default: the checkpoint's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="See latentrt samplers. Default: the checkpoint's.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="A setting of the sampler; repeatable.")
+    ] = None,
+    guidance_interval: Annotated[
+        str | None, typer.Option(metavar="START:STOP", help="Fractions of the run outside which guidance is off.")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="A picture to start from, or to edit.")] = None,
+    strength: Annotated[float | None, typer.Option(help="How much of the run is done on --image, 0 to 1.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="White where --image is drawn anew.")] = None,
+    depth: Annotated[
+        Path | None, typer.Option(help="A depth map, near is white, for checkpoints that take one.")
+    ] = None,
+    image_guidance_scale: Annotated[
+        float | None, typer.Option(help="How closely an instruct-pix2pix checkpoint follows --image.")
+    ] = None,
+    refiner: Annotated[Path | None, typer.Option(help="The bundle of a model that takes over from the first.")] = None,
+    handover: Annotated[float | None, typer.Option(help="Where it takes over: a fraction of the schedule.")] = None,
+    refiner_strength: Annotated[
+        float | None, typer.Option(help="In place of --handover: how far it reworks the finished picture.")
+    ] = None,
+    decoder: Annotated[str, typer.Option(help="vae, or tiny for the bundle's fast approximate one.")] = "vae",
+    tile_size: Annotated[int | None, typer.Option(help="Decode in square tiles of that many pixels.")] = None,
     provider: Annotated[str, typer.Option(help="What runs the engines.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="Processor threads. Default: all available.")] = None,
     verify: Annotated[bool, typer.Option(help="Check the bundle's files against their hashes first.")] = True,
@@ -53,9 +76,28 @@ def generate(
             "--output", received=str(output), expected=f"a file in a folder that exists: {output.parent}"
         )
 
-    from .pipeline import load
+    arguments: dict[str, Any] = {
+        "image": picture_from_file("--image", image) if image is not None else None,
+        "mask_image": picture_from_file("--mask", mask) if mask is not None else None,
+        "depth_map": picture_from_file("--depth", depth) if depth is not None else None,
+        "strength": strength,
+        "image_guidance_scale": image_guidance_scale,
+        "guidance_interval": interval_from_text(guidance_interval) if guidance_interval is not None else None,
+        "sampler_options": options_from_texts(option or []),
+        "decoder": decoder,
+        "tile_size": tile_size,
+    }
+    if refiner is not None:
+        arguments.update(handover=handover, refiner_strength=refiner_strength)
+    elif handover is not None or refiner_strength is not None:
+        raise RequestError("--handover and --refiner-strength", expected="a model to take over: --refiner BUNDLE")
 
-    with load(bundle, provider=provider, threads=threads, verify=verify) as pipe, _Progress() as progress:
+    from .loading import load
+
+    with (
+        load(bundle, refiner=refiner, provider=provider, threads=threads, verify=verify) as pipe,
+        _Progress() as progress,
+    ):
         loaded = time.perf_counter()
         result = pipe(
             prompt,
@@ -69,6 +111,7 @@ def generate(
             sampler=sampler,
             schedule=schedule,
             callback_on_step_end=progress.step,
+            **arguments,
         )
     paths = [str(path) for path in result.save(output)]
     made = result.provenance[0]
@@ -82,18 +125,6 @@ def generate(
         f"{made.width}x{made.height}, {made.num_inference_steps} steps of {made.sampler} ({made.schedule}): "
         f"{result.timings.total:.3f} s, loading {loaded - start:.3f} s"
     )
-
-
-def size_from_text(text: str) -> tuple[int, int]:
-    """``"1152x896"`` -> (1152, 896), (width, height).
-
-    Raises:
-        RequestError: anything else.
-    """
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdecimal() and height.isdecimal()):
-        raise RequestError("--size", received=text, expected="WIDTHxHEIGHT, for example 1152x896")
-    return int(width), int(height)
 
 
 class _Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from .bundle import Bundle, open_bundle
-from .errors import RequestError
-from .manifest import EngineRecord, Manifest
-from .provenance import read_provenance
+from .errors import MissingDependencyError, RequestError
+from .manifest import Component, EngineRecord, Manifest
+from .provenance import details_text, read_provenance
 
 app = typer.Typer(add_completion=False)
 
 #: Columns where standard output is not a terminal; 80 would cut names short.
-_PIPED_WIDTH = 120
+PIPED_WIDTH = 120
 
 
 @app.command()
@@ -28,10 +29,14 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle folder, or a PNG made by LatentRT.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     verify: Annotated[bool, typer.Option(help="Check a bundle's files against their hashes.")] = True,
+    component: Annotated[str, typer.Option(help="The component that --layers is about.")] = "denoiser",
+    layers: Annotated[bool, typer.Option("--layers", help="Show every layer: operator, dtypes and shapes.")] = False,
 ) -> None:
     """Show a bundle's components, shapes, precision, sizes, hashes and gate figures; or a picture's provenance."""
     if path.is_file():
         _show_picture(path, as_json)
+    elif layers:
+        _show_layers(open_bundle(path, verify=verify), component)
     else:
         _show_bundle(open_bundle(path, verify=verify), as_json, verify)
 
@@ -49,8 +54,20 @@ def _show_picture(path: Path, as_json: bool) -> None:
     if parameters is not None:
         print(parameters)
     if made is not None:
-        print(f"\nBundle: {made.bundle} ({made.family}), sha256 {made.bundle_hash}")
-        print(f"Initial latents: {made.initial_latents}; provider: {made.provider}")
+        print("\n" + details_text(made))
+
+
+def _show_layers(bundle: Bundle, component: str) -> None:
+    """Graphs are read by what export needs, and so by code of that package: it is not imported for anything else."""
+    if component not in bundle.manifest.components:
+        raise RequestError("--component", received=component, expected=", ".join(bundle.manifest.components))
+    try:
+        export = importlib.import_module("latentrt.export.layers")
+    except ModuleNotFoundError as error:
+        remedy = "install it: pip install 'latentrt[export]'"
+        subject = "`latentrt inspect --layers` needs the export extra"
+        raise MissingDependencyError(subject, received=f"no module {error.name}", remedy=remedy) from None
+    print(export.layers_text(bundle, component))
 
 
 def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
@@ -60,7 +77,7 @@ def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
         print(msgspec.json.encode({"hash": bundle.hash, "manifest": content}).decode())
         return
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
     space, defaults = manifest.latent_space, manifest.defaults
     size = sum(record.size for record in manifest.files.values())
     console.print(f"[bold]{manifest.name}[/bold]: {manifest.family}, built by LatentRT {manifest.latentrt}")
@@ -89,26 +106,31 @@ def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
 
 
 def _components(manifest: Manifest) -> Table:
-    """A row per component and provider, with the worst figures of the gate."""
-    table = Table("component", "type", "weights", "provider", "MB", "cosine\ndistance", "max-abs", "largest\nvalue")
-    engines = {
-        name: [engine for engine in manifest.engines if engine.component == name] for name in manifest.components
-    }
+    """A row per component and provider, with the worst figures of the gate: the engine's, or else the graph's."""
+    table = Table(
+        "component", "type", "weights", "provider", "MB", "compared", "cosine\ndistance", "max-abs", "largest"
+    )
     for name, component in manifest.components.items():
+        engines = [engine for engine in manifest.engines if engine.component == name]
         row = (name, component.precision, f"{component.parameters / 1e6:.2f} M")
-        for engine in engines[name]:
-            worst = max(engine.gate, key=lambda figures: figures.cosine_distance)
+        for engine in engines:
+            provider = "\n".join([engine.provider, engine.provider_version, *engine.targets])
             table.add_row(
-                *row,
-                f"{engine.provider}\n{engine.provider_version}",
-                f"{_engine_bytes(manifest, engine) / 1e6:.1f}",
-                f"{worst.cosine_distance:.0e}",
-                f"{max(figures.max_abs for figures in engine.gate):.0e}",
-                f"{worst.reference_max_abs:.3g}",
+                *row, provider, f"{_engine_bytes(manifest, engine) / 1e6:.1f}", *gate_figures(component, engine)
             )
-        if not engines[name]:
-            table.add_row(*row, "none", "-", "-", "-", "-")
+        if not engines:
+            table.add_row(*row, "none", "-", *gate_figures(component, None))
     return table
+
+
+def gate_figures(component: Component, engine: EngineRecord | None) -> tuple[str, str, str, str]:
+    """What was compared with PyTorch, and how far it was at most."""
+    compared, gate = ("engine", engine.gate) if engine is not None and engine.gate else ("graph", component.gate)
+    if not gate:
+        return "nothing", "-", "-", "-"
+    worst = max(gate, key=lambda figures: figures.cosine_distance)
+    largest = max(figures.max_abs for figures in gate)
+    return compared, f"{worst.cosine_distance:.0e}", f"{largest:.0e}", f"{worst.reference_max_abs:.3g}"
 
 
 def _engine_bytes(manifest: Manifest, engine: EngineRecord) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import RequestError
 from .manifest import Manifest, TextEncoding
 from .request import Request, SizeConditioning
 
@@ -21,13 +22,13 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TextStates:
-    """Encoded texts: ``hidden_states [texts, 77, D]`` and, if an encoder gives one, ``pooled [texts, P]``."""
+    """Encoded texts: ``hidden_states [texts, tokens, D]`` and, if encoders give one, ``pooled [texts, P]``."""
 
     hidden_states: Array
     pooled: Array | None
 
 
-#: Runs one text encoder on ``input_ids [texts, 77]``.
+#: Runs one text encoder on ``input_ids [texts, tokens]``.
 RunEncoder = Callable[[TextEncoding, NDArray[np.int64]], Mapping[str, NDArray[Any]]]
 
 
@@ -41,15 +42,25 @@ def unique_texts(request: Request, *, zero_omitted: bool) -> list[str]:
     return list(texts)
 
 
-def encode_texts(manifest: Manifest, ids: Sequence[NDArray[np.int64]], run: RunEncoder) -> TextStates:
-    """Run every text encoder; their hidden states are joined along the last axis, in the manifest's order."""
-    states, pooled = [], None
-    for encoding, tokens in zip(manifest.text_encodings, ids, strict=True):
-        outputs = run(encoding, tokens)
-        states.append(outputs[encoding.hidden_states])
+def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], run: RunEncoder) -> TextStates:
+    """Run every text encoder that the bundle has, on its ids ``[texts, tokens]``, and join what they give.
+
+    ``TextEncoding`` says how; an encoder that the bundle was built without gives zeros.
+    """
+    texts = len(next(iter(ids.values())))
+    segments: dict[int, list[Array]] = {}
+    pooled = []
+    for encoding in manifest.text_encodings:
+        if encoding.tokenizer is None:
+            absent = np.zeros((texts, encoding.tokens, manifest.text_width), np.float32)
+            segments.setdefault(encoding.segment, []).append(absent)
+            continue
+        outputs = run(encoding, ids[encoding.component])
+        segments.setdefault(encoding.segment, []).append(outputs[encoding.hidden_states])
         if encoding.pooled is not None:
-            pooled = outputs[encoding.pooled]
-    return TextStates(np.concatenate(states, axis=-1) if len(states) > 1 else states[0], pooled)
+            pooled.append(outputs[encoding.pooled])
+    joined = [_widened(_joined(segments[number], axis=-1), manifest.text_width) for number in sorted(segments)]
+    return TextStates(_joined(joined, axis=1), _joined(pooled, axis=-1) if pooled else None)
 
 
 def conditioning_rows(
@@ -63,17 +74,59 @@ def conditioning_rows(
         rows = [None if text is None and zero_omitted else text or "" for text in request.negative_prompts] + rows
         sizes = [request.negative_size] * request.images + sizes
     index = np.array([len(texts) if text is None else texts.index(text) for text in rows])
+    conditioning = manifest.conditioning
     inputs: dict[str, NDArray[Any]] = {"encoder_hidden_states": _take_or_zero(states.hidden_states, index)}
-    if states.pooled is not None:
-        inputs["text_embeds"] = _take_or_zero(states.pooled, index)
-    if manifest.time_ids:
-        inputs["time_ids"] = np.array([time_ids(manifest.time_ids, size) for size in sizes], np.float32)
+    if conditioning.pooled is not None and states.pooled is not None:
+        inputs[conditioning.pooled] = _take_or_zero(states.pooled, index)
+    if conditioning.time_ids:
+        inputs["time_ids"] = np.array([time_ids(conditioning.time_ids, size) for size in sizes], np.float32)
+    if conditioning.guidance_embedding:
+        width = next(spec.shape[1] for spec in manifest.components["denoiser"].inputs if spec.name == "timestep_cond")
+        inputs["timestep_cond"] = np.tile(guidance_embedding(_one(request.guidance_scale), int(width)), (len(rows), 1))
     return inputs
 
 
-def time_ids(names: Sequence[str], size: SizeConditioning) -> list[int]:
-    """SDXL's size conditioning (arXiv:2307.01952, section 2.2) of one row: the named pairs, one after another."""
-    return [value for name in names for value in getattr(size, name)]
+def time_ids(names: Sequence[str], size: SizeConditioning) -> list[float]:
+    """The size conditioning (arXiv:2307.01952, section 2.2) of one row: the named pairs and scores, in order."""
+    values: list[float] = []
+    for name in names:
+        value = getattr(size, name)
+        values += value if isinstance(value, tuple) else [value]
+    return values
+
+
+def guidance_embedding(guidance_scale: float, width: int) -> Array:
+    """``[width]``: sinusoids of the guidance scale, for a denoiser that was distilled to apply it by itself.
+
+    Luo et al. 2023 (arXiv:2310.04378), section 4.3, with the frequencies of the timestep embedding of VDM, as in
+    diffusers' ``get_guidance_scale_embedding``: a scale of 1 is no guidance, and embedded as 0.
+    """
+    half = width // 2
+    frequencies = np.exp(np.arange(half, dtype=np.float32) * np.float32(-np.log(np.float32(10000)) / (half - 1)))
+    angles = np.float32((guidance_scale - 1) * 1000) * frequencies
+    embedding = np.zeros(width, np.float32)  # an odd width has a zero at its end
+    embedding[: 2 * half] = np.concatenate([np.sin(angles), np.cos(angles)])
+    return embedding
+
+
+def _one(guidance_scale: float | tuple[float, ...]) -> float:
+    if isinstance(guidance_scale, tuple):
+        raise RequestError(
+            "guidance_scale",
+            received=f"{len(guidance_scale)} scales",
+            expected="one for the whole run: this model was distilled to apply it by itself",
+        )
+    return guidance_scale
+
+
+def _joined(parts: Sequence[Array], axis: int) -> Array:
+    return np.concatenate(parts, axis=axis) if len(parts) > 1 else parts[0]
+
+
+def _widened(states: Array, width: int) -> Array:
+    """``[texts, tokens, D]`` with zeros behind up to ``width``."""
+    missing = width - states.shape[-1]
+    return np.pad(states, ((0, 0), (0, 0), (0, missing))) if missing else states
 
 
 def _take_or_zero(values: Array, index: NDArray[np.int64]) -> Array:

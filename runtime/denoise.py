@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,18 +27,15 @@ class DenoiseStep:
     """The state after one inference step.
 
     ``latents [images, C, h, w]`` is the loop's own array, which changes with the next step: copy it to keep it, and
-    send other latents to the generator to go on from those. ``timestep`` is that of the step just done.
+    send other latents to the generator to go on from those. ``timestep`` is that of the step just done. ``denoised()``
+    gives the latents without their noise, as far as the model can tell now: a new array.
     """
 
     index: int
     steps: int
     timestep: float
     latents: Array
-
-
-def initial_latents(table: SamplerTable, noise: Array) -> Array:
-    """The first state of a run from noise: unit variance scaled to the table's first noise level, a new array."""
-    return np.multiply(noise, float(table.initial_noise_scale), dtype=np.float32)
+    denoised: Callable[[], Array]
 
 
 def step_noise(table: SamplerTable, seed: int, source: NoiseSource, shape: Sequence[int]) -> DrawNoise:
@@ -61,7 +59,7 @@ def denoise(
         run: the denoiser engine.
         rows: the inputs that stay the same, ``[rows, ...]``, conditional rows last (see ``conditioning``).
         table: the sampler and schedule; evaluations whose guidance is 1 run the conditional rows only.
-        latents: the first state ``[images, C, h, w]``, as ``initial_latents`` gives it; updated in place.
+        latents: the first state ``[images, C, h, w]``; updated in place.
         noise: one per image, for samplers that add noise; called with the number of the draw.
     """
     images, rows_given = len(latents), len(rows["encoder_hidden_states"])
@@ -96,10 +94,29 @@ def denoise(
         denoise_step(latents, outputs["model_output"], history, draws, model_input[: row_counts[k + 1]], weights)
         step = int(table.step[k])
         if k + 1 == table.evaluations or table.step[k + 1] != step:
-            replacement = yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents)
+            estimate = partial(without_noise, table, k, latents, outputs["model_output"])
+            replacement = yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents, estimate)
             if replacement is not None:
                 latents[...] = replacement
                 _scale_into(model_input[: row_counts[k + 1]], latents, scales[k + 1])
+
+
+def without_noise(table: SamplerTable, evaluation: int, latents: Array, outputs: Array) -> Array:
+    """The clean latents that fit both the state after an evaluation and what the model predicted in it.
+
+    Two equations for x0 and eps: x = state_signal x0 + state_noise eps, m = output_signal x0 + output_noise eps. They
+    are exact for a deterministic step of order 1; noise that the step has drawn stays.
+    """
+    guidance = np.float32(table.guidance[evaluation])
+    conditional, unconditional = outputs[-len(latents) :], outputs[: len(latents)]
+    m = unconditional + guidance * (conditional - unconditional) if len(outputs) > len(latents) else conditional
+    signal, noise = float(table.state_signal[evaluation + 1]), float(table.state_noise[evaluation + 1])
+    if noise == 0:
+        return latents / np.float32(signal)
+    of_signal, of_noise = float(table.output_signal[evaluation]), float(table.output_noise[evaluation])
+    determinant = signal * of_noise - noise * of_signal
+    estimate: Array = np.float32(of_noise / determinant) * latents - np.float32(noise / determinant) * m
+    return estimate
 
 
 def _scale_into(model_input: Array, latents: Array, scale: float) -> None:

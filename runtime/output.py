@@ -9,7 +9,8 @@ from typing import Any
 
 from .bundle import Bundle
 from .errors import RequestError
-from .provenance import Provenance, write_png
+from .pictures import hash_of
+from .provenance import Provenance, RefinerProvenance, write_png
 from .request import Request
 from .samplers import SamplerTable
 from .timing import Timings
@@ -49,10 +50,13 @@ class Output:
         return paths
 
 
-def provenance_of(request: Request, table: SamplerTable, bundle: Bundle, provider: str) -> tuple[Provenance, ...]:
+def provenance_of(
+    request: Request, table: SamplerTable, bundle: Bundle, provider: str, refiner: RefinerProvenance | None = None
+) -> tuple[Provenance, ...]:
     """The record of every picture of a request."""
     manifest = bundle.manifest
-    size = request.positive_size
+    size, source, skip, decoding = request.positive_size, request.source, request.skip_layers, request.decoding
+    image = source.latents if source.pixels is None else source.pixels
     return tuple(
         Provenance(
             prompt=request.prompts[i],
@@ -70,6 +74,18 @@ def provenance_of(request: Request, table: SamplerTable, bundle: Bundle, provide
             original_size=size.original_size,
             crops_coords_top_left=size.crops_coords_top_left,
             target_size=size.target_size,
+            image_sha256=None if image is None else hash_of(image[i]),
+            mask_sha256=None if source.mask is None else hash_of(source.mask[i]),
+            depth_sha256=None if source.depth is None else hash_of(source.depth[i]),
+            strength=source.strength,
+            denoising_start=source.denoising_start,
+            denoising_end=request.denoising_end,
+            image_guidance_scale=source.image_guidance_scale,
+            skip_layer_guidance=None if skip is None else (skip.scale, skip.start, skip.stop),
+            max_sequence_length=request.max_sequence_length,
+            decoder=None if decoding is None else decoding.component,
+            tile_size=None if decoding is None else decoding.tile_size,
+            refiner=refiner,
             bundle=manifest.name,
             bundle_hash=bundle.hash,
             family=manifest.family,

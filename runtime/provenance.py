@@ -26,8 +26,22 @@ JSON_CHUNK = "latentrt"
 PNG_LEVEL = 1
 
 
-class Provenance(msgspec.Struct, frozen=True):
-    """What made one picture. ``bundle_hash`` is the SHA-256 of the bundle's manifest."""
+class RefinerProvenance(msgspec.Struct, frozen=True, kw_only=True):
+    """The second model of a picture, and where it took over: ``handover`` or ``strength``, the other is None."""
+
+    bundle: str
+    bundle_hash: str
+    handover: float | None
+    strength: float | None
+    aesthetic_score: float
+    negative_aesthetic_score: float
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
+    """What made one picture. ``bundle_hash`` is the SHA-256 of the bundle's manifest.
+
+    Those of pictures are of what the run saw of them (``pictures.hash_of``): sized, as float32 values.
+    """
 
     prompt: str
     negative_prompt: str | None
@@ -44,6 +58,18 @@ class Provenance(msgspec.Struct, frozen=True):
     original_size: tuple[int, int]
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int]
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
+    depth_sha256: str | None = None
+    strength: float | None = None
+    denoising_start: float | None = None
+    denoising_end: float | None = None
+    image_guidance_scale: float | None = None
+    skip_layer_guidance: tuple[float, float, float] | None = None  # scale, start, stop
+    max_sequence_length: int | None = None
+    decoder: str | None = "vae_decoder"
+    tile_size: int | None = None
+    refiner: RefinerProvenance | None = None
     bundle: str
     bundle_hash: str
     family: str
@@ -62,12 +88,45 @@ def parameters_text(made: Provenance) -> str:
         "Size": f"{made.width}x{made.height}",
         "Model hash": made.bundle_hash[:10],
         "Model": made.bundle,
-        "Version": f"LatentRT {made.latentrt}",
     }
+    if made.strength is not None:
+        settings["Denoising strength"] = f"{made.strength:g}"
+    if made.image_guidance_scale is not None:
+        settings["Image CFG scale"] = f"{made.image_guidance_scale:g}"
+    if made.refiner is not None:
+        settings["Refiner"] = f"{made.refiner.bundle} [{made.refiner.bundle_hash[:10]}]"
+        if made.refiner.handover is not None:
+            settings["Refiner switch at"] = f"{made.refiner.handover:g}"
+    settings["Version"] = f"LatentRT {made.latentrt}"
     lines = [made.prompt]
     if made.negative_prompt:
         lines.append(f"Negative prompt: {made.negative_prompt}")
     return "\n".join([*lines, ", ".join(f"{name}: {value}" for name, value in settings.items())])
+
+
+def details_text(made: Provenance) -> str:
+    """What ``parameters_text`` has no place for, a line each: hashes, the start, settings of sampler and decoder."""
+    lines = {
+        "Bundle": f"{made.bundle} ({made.family}), sha256 {made.bundle_hash}",
+        "Initial latents": made.initial_latents,
+        "Provider": made.provider,
+        "Image": made.image_sha256 and f"sha256 {made.image_sha256}",
+        "Mask": made.mask_sha256 and f"sha256 {made.mask_sha256}",
+        "Depth map": made.depth_sha256 and f"sha256 {made.depth_sha256}",
+        "Denoising start": made.denoising_start,
+        "Denoising end": made.denoising_end,
+        "Guidance interval": made.guidance_interval,
+        "Skip-layer guidance": made.skip_layer_guidance,
+        "Sampler options": ", ".join(f"{name}={value}" for name, value in made.sampler_options.items()) or None,
+        "T5 tokens": made.max_sequence_length,
+        "Decoder": made.decoder if made.tile_size is None else f"{made.decoder} in tiles of {made.tile_size}",
+    }
+    if made.refiner is not None:
+        second = made.refiner
+        lines["Refiner"] = f"{second.bundle}, sha256 {second.bundle_hash}"
+        lines["Refiner strength"] = second.strength
+        lines["Aesthetic scores"] = f"{second.aesthetic_score:g}, negative {second.negative_aesthetic_score:g}"
+    return "\n".join(f"{name}: {value}" for name, value in lines.items() if value is not None)
 
 
 def _guidance_text(scale: float | tuple[float, ...]) -> str:

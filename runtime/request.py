@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +10,36 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .arguments import Size
+from .checks import finite, fraction, integer, pair
+from .decode import Decoding, decoding_from
 from .errors import RequestError
 from .manifest import Manifest
+from .sizes import size_of_run
+from .source import Frame, Source, source_from_arguments
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
 OutputType = Literal["pil", "np", "latent"]
-Size = tuple[int, int]  # (height, width) in image pixels, the order of diffusers' size arguments
 
 
 @dataclass(frozen=True)
 class SizeConditioning:
-    """SDXL's micro-conditioning of one row, each a (height, width) or (top, left) pair in image pixels."""
+    """SDXL's micro-conditioning of one row: (height, width) or (top, left) pairs in image pixels, and a score."""
 
     original_size: Size
     crops_coords_top_left: Size
     target_size: Size
+    aesthetic_score: float
+
+
+@dataclass(frozen=True)
+class SkipLayers:
+    """Skip-layer guidance: its scale, and the fractions of the run between which it acts."""
+
+    scale: float
+    start: float
+    stop: float
 
 
 @dataclass(frozen=True)
@@ -40,12 +53,18 @@ class Request:
     num_inference_steps: int | None
     guidance_scale: float | tuple[float, ...]
     guidance_interval: tuple[float, float] | None
+    guided: bool
     seeds: tuple[int, ...]
     sampler: str | None
     schedule: str | None
     sampler_options: Mapping[str, Any]
+    max_sequence_length: int | None
+    skip_layers: SkipLayers | None
     latents: NDArray[np.float32] | None
+    source: Source
+    denoising_end: float | None
     output_type: OutputType
+    decoding: Decoding | None
     positive_size: SizeConditioning
     negative_size: SizeConditioning
 
@@ -54,83 +73,125 @@ class Request:
         """How many pictures the request makes."""
         return len(self.prompts)
 
-    @property
-    def guided(self) -> bool:
-        """Whether classifier-free guidance is on; as in diffusers, a scale of 1 or less turns it off."""
-        scale = self.guidance_scale
-        return any(one > 1 for one in (scale if isinstance(scale, tuple) else (scale,)))
-
 
 def request_from_arguments(
     manifest: Manifest,
     prompt: str | Sequence[str],
     *,
-    negative_prompt: str | Sequence[str] | None,
-    width: int | None,
-    height: int | None,
-    num_inference_steps: int | None,
-    guidance_scale: float | Sequence[float] | None,
-    guidance_interval: tuple[float, float] | None,
-    seed: int | Sequence[int] | None,
-    num_images_per_prompt: int,
-    sampler: str | None,
-    schedule: str | None,
-    sampler_options: Mapping[str, Any] | None,
-    latents: Any,
-    output_type: str,
-    original_size: Size | None,
-    crops_coords_top_left: Size,
-    target_size: Size | None,
-    negative_original_size: Size | None,
-    negative_crops_coords_top_left: Size,
-    negative_target_size: Size | None,
+    negative_prompt: str | Sequence[str] | None = None,
+    num_images_per_prompt: int = 1,
+    width: int | None = None,
+    height: int | None = None,
+    seed: int | Sequence[int] | None = None,
+    latents: Any = None,
+    max_sequence_length: int | None = None,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | Sequence[float] | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+    sampler: str | None = None,
+    schedule: str | None = None,
+    sampler_options: Mapping[str, Any] | None = None,
+    skip_layer_guidance_scale: float | None = None,
+    skip_layer_guidance_start: float | None = None,
+    skip_layer_guidance_stop: float | None = None,
+    image: Any = None,
+    strength: float | None = None,
+    mask_image: Any = None,
+    image_guidance_scale: float | None = None,
+    depth_map: Any = None,
+    denoising_start: float | None = None,
+    denoising_end: float | None = None,
+    original_size: Size | None = None,
+    crops_coords_top_left: Size = (0, 0),
+    target_size: Size | None = None,
+    negative_original_size: Size | None = None,
+    negative_crops_coords_top_left: Size = (0, 0),
+    negative_target_size: Size | None = None,
+    aesthetic_score: float = 6.0,
+    negative_aesthetic_score: float = 2.5,
+    output_type: str = "pil",
+    decoder: str = "vae",
+    tile_size: int | None = None,
+    tile_overlap: float = 0.25,
 ) -> Request:
-    """Check the arguments of a pipeline call and fill in the bundle's defaults.
+    """Check the arguments of a pipeline call and fill in the bundle's defaults; ``CallArguments`` describes them.
 
     Raises:
         RequestError: anything that cannot be run, saying what was received and what is expected.
     """
     prompts = _prompts(prompt)
     negatives = _negative_prompts(negative_prompt, len(prompts))
-    per_prompt = _integer("num_images_per_prompt", num_images_per_prompt, 1, None)
-    width = _side("width", manifest.defaults.width if width is None else width, manifest)
-    height = _side("height", manifest.defaults.height if height is None else height, manifest)
+    per_prompt = integer("num_images_per_prompt", num_images_per_prompt, 1, None)
+    images = len(prompts) * per_prompt
+    height, width = size_of_run(height, width, image, manifest)
+    source = source_from_arguments(
+        manifest,
+        Frame(height, width, len(prompts), images),
+        image=image,
+        mask_image=mask_image,
+        depth_map=depth_map,
+        strength=strength,
+        denoising_start=denoising_start,
+        image_guidance_scale=image_guidance_scale,
+    )
     options = dict(sampler_options or {})
+    for name in sorted(options.keys() & {"strength", "denoising_start", "denoising_end"}):
+        raise RequestError(f"sampler_options has {name}", expected=f"{name}= as an argument of the call")
     steps = num_inference_steps
     if steps is None and not options.keys() & {"timesteps", "sigmas"}:  # a list says how many there are
         steps = manifest.defaults.num_inference_steps
-    guidance = manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale
+    guidance = _guidance(manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale)
+    if manifest.conditioning.guidance_embedding and (isinstance(guidance, tuple) or guidance_interval is not None):
+        raise RequestError(
+            f"{manifest.name} was distilled to one guidance scale for the whole run",
+            received="guidance_interval" if guidance_interval is not None else "a list of guidance scales",
+            expected="guidance_scale as one number",
+        )
+    guided = _guided(guidance, source, manifest)
     if output_type not in get_args(OutputType):
         raise RequestError("output_type", received=repr(output_type), expected="'pil', 'np' or 'latent'")
 
     size = (height, width)
+    score = finite("aesthetic_score", aesthetic_score)
+    negative_score = finite("negative_aesthetic_score", negative_aesthetic_score)
     positive = SizeConditioning(
-        _pair("original_size", original_size or size),
-        _pair("crops_coords_top_left", crops_coords_top_left),
-        _pair("target_size", target_size or size),
+        pair("original_size", original_size or size),
+        pair("crops_coords_top_left", crops_coords_top_left),
+        pair("target_size", target_size or size),
+        score,
     )
     negative = positive
-    if negative_original_size is not None and negative_target_size is not None:  # diffusers needs both, too
+    scored = "aesthetic_score" in manifest.conditioning.time_ids
+    # diffusers' text-to-image pipeline needs both; that of the refiner fills in what is not given.
+    if scored or (negative_original_size is not None and negative_target_size is not None):
         negative = SizeConditioning(
-            _pair("negative_original_size", negative_original_size),
-            _pair("negative_crops_coords_top_left", negative_crops_coords_top_left),
-            _pair("negative_target_size", negative_target_size),
+            pair("negative_original_size", negative_original_size or positive.original_size),
+            pair("negative_crops_coords_top_left", negative_crops_coords_top_left),
+            pair("negative_target_size", negative_target_size or positive.target_size),
+            negative_score,
         )
-    images = len(prompts) * per_prompt
     return Request(
         prompts=tuple(text for text in prompts for _ in range(per_prompt)),
         negative_prompts=tuple(text for text in negatives for _ in range(per_prompt)),
         width=width,
         height=height,
-        num_inference_steps=None if steps is None else _integer("num_inference_steps", steps, 1, MAX_STEPS),
-        guidance_scale=_guidance(guidance),
+        num_inference_steps=None if steps is None else integer("num_inference_steps", steps, 1, MAX_STEPS),
+        guidance_scale=guidance,
         guidance_interval=guidance_interval,
+        guided=guided,
         seeds=_seeds(seed, images),
         sampler=sampler,
         schedule=schedule,
         sampler_options=options,
+        max_sequence_length=_sequence_length(max_sequence_length, manifest),
+        skip_layers=_skip_layers(
+            skip_layer_guidance_scale, skip_layer_guidance_start, skip_layer_guidance_stop, guided, manifest
+        ),
         latents=_latents(latents, images, height, width, manifest),
+        source=source,
+        denoising_end=None if denoising_end is None else fraction("denoising_end", denoising_end),
         output_type=output_type,  # type: ignore[arg-type]  # checked above
+        decoding=None if output_type == "latent" else decoding_from(decoder, tile_size, tile_overlap, manifest),
         positive_size=positive,
         negative_size=negative,
     )
@@ -158,23 +219,6 @@ def _negative_prompts(negative: str | Sequence[str] | None, count: int) -> list[
     return list(negatives)
 
 
-def _side(name: str, value: int, manifest: Manifest) -> int:
-    space, denoiser = manifest.latent_space, manifest.components.get("denoiser")
-    pixels = _integer(name, value, 1, None)
-    low, high = space.stride, None
-    if denoiser is not None:
-        axis = denoiser.profile[name]
-        low, high = axis.min * space.scale, axis.max * space.scale
-    expected = f"a multiple of {space.stride} from {low}" + (f" to {high}" if high else "")
-    if pixels % space.stride:
-        near = max(low, round(pixels / space.stride) * space.stride)
-        raise RequestError(name, received=pixels, expected=expected, remedy=f"the nearest is {min(near, high or near)}")
-    if pixels < low or (high is not None and pixels > high):
-        remedy = "build the bundle with larger or smaller --aspects to allow other sizes"
-        raise RequestError(name, received=pixels, expected=expected, remedy=remedy)
-    return pixels
-
-
 def _seeds(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
     if seed is None:
         seed = secrets.randbits(32)
@@ -183,8 +227,8 @@ def _seeds(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
             raise RequestError(
                 "seed", received=f"{len(seed)} seeds", expected=f"one seed, or {images}: one for each image"
             )
-        return tuple(_integer("seed", one, 0, MAX_SEED) for one in seed)
-    first = _integer("seed", seed, 0, MAX_SEED)
+        return tuple(integer("seed", one, 0, MAX_SEED) for one in seed)
+    first = integer("seed", seed, 0, MAX_SEED)
     return tuple((first + i) % (MAX_SEED + 1) for i in range(images))
 
 
@@ -201,39 +245,54 @@ def _latents(latents: Any, images: int, height: int, width: int, manifest: Manif
         raise RequestError("latents", received=f"{array.dtype} {list(array.shape)}", expected=expected)
     if not np.isfinite(array).all():
         raise RequestError("latents", received="values that are not finite", expected=expected)
-    return array
-
-
-def _integer(name: str, value: Any, low: int, high: int | None) -> int:
-    expected = f"an integer from {low} to {high}" if high is not None else f"an integer of at least {low}"
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise RequestError(name, received=repr(value), expected=expected)
-    if value < low or (high is not None and value > high):
-        raise RequestError(name, received=value, expected=expected)
-    return int(value)
-
-
-def _finite(name: str, value: Any) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, (int, float, np.integer, np.floating))
-        or not math.isfinite(value)
-    ):
-        raise RequestError(name, received=repr(value), expected="a finite number")
-    return float(value)
+    return np.ascontiguousarray(array)
 
 
 def _guidance(scale: Any) -> float | tuple[float, ...]:
     if isinstance(scale, Sequence) and not isinstance(scale, str):
-        return tuple(_finite("guidance_scale", one) for one in scale)
-    return _finite("guidance_scale", scale)
+        return tuple(finite("guidance_scale", one) for one in scale)
+    return finite("guidance_scale", scale)
 
 
-def _pair(name: str, value: Size) -> Size:
-    try:
-        first, second = value
-    except (TypeError, ValueError):
+def _guided(scale: float | tuple[float, ...], source: Source, manifest: Manifest) -> bool:
+    """Whether there are unconditional rows; as in diffusers, none for a guidance scale of 1 or less."""
+    if manifest.conditioning.guidance_embedding:
+        return False  # the denoiser is told the scale and applies it itself
+    if source.image_guidance_scale is not None and source.image_guidance_scale < 1:
+        return False
+    return any(one > 1 for one in (scale if isinstance(scale, tuple) else (scale,)))
+
+
+def _sequence_length(length: int | None, manifest: Manifest) -> int | None:
+    if length is None:
+        return None
+    able = [encoding for encoding in manifest.text_encodings if encoding.max_tokens > encoding.tokens]
+    if not able:
+        raise RequestError("max_sequence_length", received=length, expected="a bundle with T5")
+    for encoding in able:
+        if encoding.tokenizer is None:
+            raise RequestError(
+                "max_sequence_length",
+                received=f"{length}, for a bundle without {encoding.component}",
+                remedy=f"build it: latentrt build-engines CHECKPOINT --out BUNDLE --component {encoding.component}",
+            )
+    return integer("max_sequence_length", length, 1, max(encoding.max_tokens for encoding in able))
+
+
+def _skip_layers(
+    scale: float | None, start: float | None, stop: float | None, guided: bool, manifest: Manifest
+) -> SkipLayers | None:
+    if scale is None and start is None and stop is None:
+        return None
+    own = manifest.skip_layer_guidance
+    if own is None or not guided:
         raise RequestError(
-            name, received=repr(value), expected="two integers: (height, width) or (top, left)"
-        ) from None
-    return _integer(name, first, 0, None), _integer(name, second, 0, None)
+            "skip-layer guidance",
+            received=f"{manifest.name}, whose denoiser cannot skip layers" if own is None else "guidance_scale up to 1",
+            expected="Stable Diffusion 3.5 Medium" if own is None else "guidance_scale above 1, which it adds to",
+        )
+    return SkipLayers(
+        own.scale if scale is None else finite("skip_layer_guidance_scale", scale),
+        own.start if start is None else fraction("skip_layer_guidance_start", start),
+        own.stop if stop is None else fraction("skip_layer_guidance_stop", stop),
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from numpy.typing import NDArray
@@ -19,12 +19,14 @@ class Timings:
 
     tokenize: float = 0.0
     text: float = 0.0
+    encode: float = 0.0
     prepare: float = 0.0
     denoise: float = 0.0
     decode: float = 0.0
     postprocess: float = 0.0
     total: float = 0.0
     engines: float = 0.0
+    _inner: float = field(default=0.0, init=False, repr=False)
 
     @property
     def overhead(self) -> float:
@@ -33,16 +35,28 @@ class Timings:
 
     def as_dict(self) -> dict[str, float]:
         """Stage name to seconds."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.init}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a stage."""
+    def call(self) -> Iterator[None]:
+        """Measure the whole call."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+            self.total += time.perf_counter() - start
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a block to a stage, without that of stages inside of it."""
+        outer, self._inner = self._inner, 0.0
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - start
+            setattr(self, name, getattr(self, name) + seconds - self._inner)
+            self._inner = outer + seconds
 
     def run(self, engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run an engine and count its time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "examples" / "emoji"
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which diffusers does too
 
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # One processor for each worker: torch and ONNX Runtime take one thread for each processor they may use, and their
@@ -60,6 +63,41 @@ def tiny_checkpoint(once: Callable[[str, Callable[[Path], object]], Path]) -> Pa
 
 
 @pytest.fixture(scope="session")
+def family_checkpoint(once: Callable[[str, Callable[[Path], object]], Path]) -> Callable[[str], Path]:
+    """``family_checkpoint(name)``: one of ``tiny_checkpoints.CHECKPOINTS``. Tests must not change it."""
+
+    def get(name: str) -> Path:
+        from .tiny_checkpoints import CHECKPOINTS
+
+        return once(f"tiny-{name}", CHECKPOINTS[name])
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def family_bundle(
+    once: Callable[[str, Callable[[Path], object]], Path], family_checkpoint: Callable[[str], Path]
+) -> Callable[[str], Path]:
+    """``family_bundle(name)``: that checkpoint's bundle, for pictures of 16 to 40 pixels. Tests must not change it.
+
+    It is built from the bundle of another one, of which it takes over what they have in common.
+    """
+
+    def get(name: str) -> Path:
+        base = {"sd1": None, "sd2-depth": "sd2", "sd3": None, "sd3-without-t5": "sd3"}.get(name, "sd1")
+        start = None if base is None else get(base)
+
+        def make(path: Path) -> None:
+            if start is not None:
+                shutil.copytree(start, path)
+            _build(family_checkpoint(name), path, aspects="24x24,40x16,16x40")
+
+        return once(f"{name}-bundle", make)
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def emoji_bundle(once: Callable[[str, Callable[[Path], object]], Path], emoji_checkpoint: Path) -> Path:
     """The emoji checkpoint's bundle. Tests must not change it: copy it first."""
     return once("emoji-bundle", lambda path: _build(emoji_checkpoint, path))
@@ -80,10 +118,10 @@ def emoji(emoji_bundle: Path) -> Iterator[Pipeline]:
         yield pipe
 
 
-def _build(checkpoint: Path, out: Path) -> None:
-    from latentrt.export.bundle_from_checkpoint import bundle_from_checkpoint
+def _build(checkpoint: Path, out: Path, aspects: str | None = None) -> None:
+    from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
 
-    bundle_from_checkpoint(checkpoint, out)
+    bundle_from_checkpoint(checkpoint, out, BuildOptions(aspects=aspects))
 
 
 def _save_tiny_sdxl(path: Path) -> None:

@@ -43,7 +43,6 @@ def theirs(checkpoint: Path) -> list[np.ndarray]:
     return pictures
 
 
-@pytest.mark.slow
 def test_every_emoji_is_recognised_as_often_as_with_diffusers(emoji: Pipeline, emoji_checkpoint: Path) -> None:
     mine: dict[str, Any] = measure(ours(emoji), NAMES, NAME_COLORS)
     reference: dict[str, Any] = measure(theirs(emoji_checkpoint), NAMES, NAME_COLORS)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentrt.export import build_component
+from latentrt.export import build_graph
 from latentrt.export import components as components_module
-from latentrt.export.build_component import BuildEvent
+from latentrt.export.build_engine import EngineOptions
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
+from latentrt.export.events import BuildEvent
 from latentrt.export.profiles import Batch
 from latentrt.export.store import BundleWriter
 from latentrt.runtime.bundle import open_bundle
@@ -34,10 +35,10 @@ def bundle_copy(tmp_path: Path, tiny_bundle: Path) -> Path:
 def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading the weights of any component is an error."""
 
-    def refuse(kind: object, folder: Path) -> None:
+    def refuse(checkpoint: object, folder: str) -> None:
         raise AssertionError(f"{folder} was loaded")
 
-    monkeypatch.setattr(components_module, "from_pretrained", refuse)
+    monkeypatch.setattr(components_module, "network_weights", refuse)
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise AssertionError("torch was asked to export")
 
-    monkeypatch.setattr(build_component, "onnx_from_torch", refuse)
+    monkeypatch.setattr(build_graph, "onnx_from_component", refuse)
 
 
 def build(checkpoint: Path, out: Path, options: BuildOptions | None = None) -> dict[str, str]:
@@ -86,13 +87,13 @@ def test_a_whole_bundle(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
     assert manifest.tools["torch"] == torch.__version__
     assert set(manifest.tools) == {"diffusers", "onnx-ir", "onnxscript", "torch", "transformers"}
     on_disk = {str(path.relative_to(tiny_bundle)) for path in tiny_bundle.rglob("*") if path.is_file()}
-    assert on_disk == {*manifest.files, "manifest.json"}
+    assert on_disk == {*manifest.files, "manifest.json", "build.json"}
 
 
 def test_one_component_alone_and_the_stages_it_goes_through(tiny_checkpoint: Path, tmp_path: Path) -> None:
     events: list[BuildEvent] = []
     manifest = bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT, events.append)
-    assert [(event.component, event.stage) for event in events] == [
+    assert [(event.component, event.stage) for event in events if event.component] == [
         ("text_encoder", stage) for stage in ("export", "compile", "gate", "done")
     ]
     assert events[-1].reason == "new"
@@ -140,9 +141,10 @@ def test_graphs_in_half_precision_mix_no_dtypes(checkpoint_copy: Path, tmp_path:
         assert len(inputs) <= 1 or node.op_type == "Resize", node  # whose scales are always fp32
         if node.op_type in ("Conv", "MatMul", "Gemm", "Attention"):
             assert inputs == {half}, node
+    outside = half if precision == "fp16" else onnx.TensorProto.FLOAT  # numpy has no bfloat16
     assert {tensor.name: tensor.type.tensor_type.elem_type for tensor in inferred.input} == {
-        "sample": half, "timestep": onnx.TensorProto.FLOAT, "encoder_hidden_states": half, "text_embeds": half,
-        "time_ids": onnx.TensorProto.FLOAT,
+        "sample": outside, "timestep": onnx.TensorProto.FLOAT, "encoder_hidden_states": outside,
+        "text_embeds": outside, "time_ids": onnx.TensorProto.FLOAT,
     }  # fmt: skip
 
 
@@ -232,9 +234,8 @@ def test_a_build_that_has_to_wait_for_another_says_so(tiny_checkpoint: Path, tmp
     ("options", "expected"),
     [
         (BuildOptions(components=("unet",)), "--component | received: unet | expected: text_encoder, text_encoder_2,"),
-        (BuildOptions(provider="cuda"), "--provider | received: cuda | expected: onnxruntime-cpu"),
-        (BuildOptions(provider="cuda", onnx_only=True), "--provider | received: cuda | expected: onnxruntime-cpu"),
-        (BuildOptions(precision="fp16"), "--precision | received: fp16 | expected: fp32 for onnxruntime-cpu | or use"),
+        (BuildOptions(EngineOptions("cuda")), "--provider | received: cuda | expected: onnxruntime-cpu"),
+        (BuildOptions(precision="bf16"), "--precision | received: bf16 | expected: fp32 or fp16 for onnxruntime-cpu |"),
         (BuildOptions(precision="int8", onnx_only=True), "--precision | received: int8 | expected: fp32 or fp16 or"),
         (BuildOptions(aspects="100x100"), "--aspects | received: 100x100 | expected: sides that are multiples of 8"),
     ],
@@ -253,7 +254,7 @@ def test_weights_that_are_not_numbers_fail_at_the_gate(
     change_weight(checkpoint_copy, float("nan"))
     message = fails(GateError, checkpoint_copy, text_bundle_copy, TEXT)
     assert "text_encoder: hidden_states" in message
-    assert "from PyTorch itself" in message
+    assert "from the reference itself" in message
     assert open_bundle(text_bundle_copy).hash == before.hash
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
 

@@ -32,7 +32,8 @@ def folder(tmp_path: Path) -> Path:
     write_json(root / "model_index.json", {"_class_name": "StableDiffusionXLPipeline", **listed})
     write_json(root / "scheduler" / "scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"})
     for name in NETWORKS:
-        write_json(root / name / "config.json", {"_class_name": "UNet2DConditionModel", "in_channels": 4})
+        config = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "addition_embed_type": "text_time"}
+        write_json(root / name / "config.json", config)
         file = "model" if name.startswith("text") else "diffusion_pytorch_model"
         save_file({"weight": np.arange(8, dtype=np.float32)}, root / name / f"{file}.safetensors")
     return root
@@ -57,32 +58,68 @@ def test_the_shipped_checkpoint_is_read(emoji_checkpoint: Path) -> None:
 
 
 def test_a_path_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
-    assert "no such folder" in refused(tmp_path / "nothing")
-    single_file = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    assert "received: a file" in refused(single_file)
-    assert "from_single_file" in refused(single_file)
+    assert "no such file or folder" in refused(tmp_path / "nothing")
     (folder / "model_index.json").unlink()
     assert "no model_index.json" in refused(folder)
 
 
 @pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.json", {"_class_name": "AutoencoderKL"}, "received: an autoencoder alone"),
+        ("config.json", {"_class_name": "AutoencoderTiny"}, "give it as --tiny-vae"),
+        ("config.json", {"_class_name": "ControlNetModel"}, "received: a ControlNet alone"),
+        ("config.json", {"_class_name": "UNet2DConditionModel"}, "give the folder around it"),
+        ("config.json", {"_class_name": "CLIPTextModel"}, "no model_index.json"),
+        ("adapter_config.json", {"peft_type": "LORA"}, "received: a LoRA alone"),
+        ("pytorch_lora_weights.safetensors", {}, "received: a LoRA alone"),
+    ],
+)
+def test_a_folder_that_holds_a_part_of_a_checkpoint(
+    tmp_path: Path, file: str, content: dict[str, str], expected: str
+) -> None:
+    write_json(tmp_path / file, content)
+    assert expected in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"_class_name": "FluxPipeline"}, "received: FluxPipeline"),
-        ({"text_encoder": [None, None]}, "an SDXL refiner?"),
-        ({"text_encoder": None}, "an SDXL refiner?"),
+        ({"_class_name": "FluxPipeline"}, "received: FluxPipeline | expected: sd1 (StableDiffusionPipeline with"),
+        ({"text_encoder_2": [None, None]}, "received: StableDiffusionXLPipeline with text_encoder | expected: sdxl"),
+        ({"_class_name": "StableDiffusionPipeline"}, "received: StableDiffusionPipeline with text_encoder, text_enc"),
     ],
 )
 def test_an_unknown_family_says_what_is_known(folder: Path, change: dict[str, Any], expected: str) -> None:
     index = json.loads((folder / "model_index.json").read_text())
     write_json(folder / "model_index.json", {**index, **change})
+    assert expected in refused(folder)
+
+
+@pytest.mark.parametrize("absent", [None, [None, None]])
+def test_without_its_first_text_encoder_it_is_the_refiner(folder: Path, absent: object) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    write_json(folder / "model_index.json", {**index, "text_encoder": absent})
+    assert read_checkpoint(folder).family.name == "sdxl-refiner"
+
+
+def test_a_denoiser_of_another_family(folder: Path) -> None:
+    write_json(folder / "unet" / "config.json", {"_class_name": "UNet2DConditionModel"})
+    assert "received: addition_embed_type=None | expected: sdxl (addition_embed_type='text_time')" in refused(folder)
+
+
+@pytest.mark.parametrize("method", [{"quant_method": "bitsandbytes", "load_in_8bit": True}, "gguf"])
+def test_quantized_weights(folder: Path, method: object) -> None:
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    write_json(folder / "unet" / "config.json", {**config, "quantization_config": method})
     message = refused(folder)
-    assert expected in message
-    assert "sdxl (StableDiffusionXLPipeline)" in message
+    assert "quantized weights cannot be exported" in message
+    assert "bitsandbytes" in message or "gguf" in message
 
 
 def test_another_denoiser_class(folder: Path) -> None:
-    write_json(folder / "unet" / "config.json", {"_class_name": "UNet3DConditionModel"})
+    config = {"_class_name": "UNet3DConditionModel", "addition_embed_type": "text_time"}
+    write_json(folder / "unet" / "config.json", config)
     assert "UNet3DConditionModel" in refused(folder)
 
 

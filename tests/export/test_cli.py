@@ -25,7 +25,8 @@ def test_help_names_every_option(latentrt: Run) -> None:
     assert done.returncode == 0
     for option in (
         "CHECKPOINT", "--out", "--provider", "--precision", "--aspects", "--batch", "--component", "--onnx-only",
-        "--force", "--json",
+        "--force", "--json", "--vae", "--tiny-vae", "--text-encoder", "--tokenizer-3", "--prediction-type",
+        "--skip-layers",
     ):  # fmt: skip
         assert option in done.stdout
 
@@ -38,8 +39,9 @@ def test_a_build_tells_its_progress_and_a_rebuild_that_it_reused(
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0] == "importing torch and diffusers"
-    assert lines[1].startswith("text_encoder: new, ")
-    assert len(lines) == 2, done.stderr
+    assert lines[1].startswith("profile 0: rows 1..2..16, ")
+    assert lines[2].startswith("text_encoder: new, ")
+    assert len(lines) == 3, done.stderr
     assert "text_encoder" in done.stdout
     assert "built" in done.stdout
     assert f"{tmp_path / 'bundle'}: sdxl, " in done.stdout
@@ -60,9 +62,9 @@ def test_a_build_tells_its_progress_and_a_rebuild_that_it_reused(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("nowhere",), "error: nowhere: no checkpoint here | received: no such folder"),
+        (("nowhere",), "error: nowhere: no checkpoint here | received: no such file or folder"),
         (("CHECKPOINT", "--batch", "8:1"), "error: --batch | received: 8:1 | expected: MIN:OPT:MAX"),
-        (("CHECKPOINT", "--precision", "int4"), "error: --precision | received: int4 | expected: fp32, fp16 or bf16"),
+        (("CHECKPOINT", "--precision", "int4"), "error: --precision | received: int4 | expected: fp32 or fp16 or bf16"),
         (("CHECKPOINT", "--provider", "cuda"), "error: --provider | received: cuda"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -12,7 +13,9 @@ import torch
 from torch import nn
 
 from latentrt.export.components import Component
-from latentrt.export.onnx_from_torch import OPSET, example_inputs, example_sizes, onnx_from_torch
+from latentrt.export.examples import example_sizes
+from latentrt.export.onnx_from_torch import OPSET, example_inputs, onnx_from_torch
+from latentrt.export.precision import PrecisionPlan
 from latentrt.runtime.errors import ExportError
 from latentrt.runtime.spec import TensorSpec
 
@@ -21,7 +24,8 @@ LATENTS = TensorSpec("latents", "float32", ("images", 3, "height", "width"))
 
 
 def component(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], precision: str = "fp32") -> Component:
-    return Component("toy", "toy", precision, inputs, outputs, load=nn.Identity)
+    plan = PrecisionPlan(precision)
+    return Component("toy", "toy", "toy", plan, inputs, outputs, network=nn.Identity, wrap=nn.Identity, weights=dict)
 
 
 class Function(nn.Module):
@@ -122,7 +126,7 @@ def test_example_inputs_are_seeded_and_realistic() -> None:
         TensorSpec("time_ids", "float32", ("rows", 6)),
         IMAGE,
     )
-    toy = Component("toy", "toy", "fp32", specs, (), load=nn.Identity, vocabulary=1000)
+    toy = replace(component(specs, ()), vocabulary=1000)
     ids, timestep, time_ids, image = example_inputs(toy, example_sizes(4), seed=3)
     assert ids.max() == ids[0, -1] == 999
     assert ids[0, 0] == 998

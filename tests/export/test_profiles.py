@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentrt.export.families import SDXL
+from latentrt.export.families import SD1, SD3, SDXL
 from latentrt.export.profiles import (
     Batch,
     batch_from_text,
@@ -19,7 +19,20 @@ from latentrt.runtime.spec import AxisRange
 
 def test_a_full_size_model_gets_its_familys_buckets() -> None:
     assert buckets_from_text(None, SDXL, 1024, 32) == SDXL.buckets
-    assert buckets_from_text("sdxl", SDXL, 1024, 32) == SDXL.buckets
+    assert buckets_from_text("sd1", SD1, 512, 64) == SD1.buckets
+
+
+def test_a_familys_name_stands_for_all_that_it_was_trained_on() -> None:
+    assert set(SDXL.buckets) != set(SDXL.training_buckets)
+    assert buckets_from_text("sdxl", SDXL, 1024, 32) == SDXL.training_buckets
+
+
+def test_a_denoiser_with_a_limited_number_of_positions() -> None:
+    assert max(max(bucket) for bucket in buckets_from_text(None, SD3, 1024, 16, 1344)) == 1344
+    with pytest.raises(
+        RequestError, match=r"received: 1360x512 \| expected: sides that are multiples of 16 up to 1344"
+    ):
+        buckets_from_text("1344x512,1360x512", SD3, 1024, 16, 1344)
 
 
 def test_a_small_model_gets_them_scaled_to_multiples_of_its_stride() -> None:
@@ -64,12 +77,19 @@ def test_a_batch_made_by_hand_is_checked_too() -> None:
 
 
 def test_ranges() -> None:
-    ranges = profiles(((160, 96), (128, 128), (96, 160)), Batch(1, 2, 8), 8, 128)
+    ranges = profiles(((160, 96), (128, 128), (96, 160)), Batch(1, 2, 8), 8, 128, SDXL)
     assert ranges["width"] == ranges["height"] == AxisRange(12, 16, 20)
     assert ranges["rows"] == AxisRange(1, 4, 16)
     assert ranges["images"] == AxisRange(1, 2, 8)
     assert ranges["texts"] == AxisRange(1, 4, 16)
     assert ranges["tokens"] == AxisRange(77, 77, 308)
+    assert "prompt_tokens" not in ranges
+
+
+def test_ranges_of_texts_for_an_encoder_that_reads_several_lengths() -> None:
+    ranges = profiles(((128, 128),), Batch(1, 1, 1), 8, 128, SD3)
+    assert ranges["prompt_tokens"] == AxisRange(77, 256, 512)
+    assert ranges["tokens"] == AxisRange(154, 333, 589)
 
 
 def test_the_tuning_point_is_the_native_square_or_the_first_bucket() -> None:
@@ -78,6 +98,6 @@ def test_the_tuning_point_is_the_native_square_or_the_first_bucket() -> None:
 
 
 def test_a_component_gets_the_axes_it_has() -> None:
-    ranges = profiles(((128, 128),), Batch(1, 1, 1), 8, 128)
+    ranges = profiles(((128, 128),), Batch(1, 1, 1), 8, 128, SDXL)
     assert list(profile_for({"texts"}, ranges)) == ["texts"]
     assert set(profile_for({"rows", "height", "width", "tokens"}, ranges)) == {"rows", "height", "width", "tokens"}

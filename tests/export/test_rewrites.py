@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from latentrt.export.rewrites import (
     attention_to_multi_head_attention,
+    attention_to_products,
     for_onnxruntime_cpu,
+    for_tensorrt,
     group_normalization_to_instance_normalization,
 )
 
@@ -27,13 +29,14 @@ def attention(
     extra_output: str = "",
     key_heads: int = 3,
     flat: str = "float",
+    mask: str = "",
 ) -> ir.Model:
     """Three heads of width 4 over flat queries, keys and values, as diffusers writes it."""
     declared, named = (f", {flat}[rows,3,T,4] {extra_output}", f", {extra_output}") if extra_output else ("", "")
     return parsed(f"""
         <ir_version: 10, opset_import: ["" : 23]>
         attention ({flat}[rows,S,12] q, {flat}[rows,T,{4 * key_heads}] k, {flat}[rows,T,{4 * key_heads}] v,
-                   {flat}[rows,1,S,T] mask) => ({flat}[rows,S,12] y {declared}) {{
+                   {mask or flat}[rows,1,S,T] mask) => ({flat}[rows,S,12] y {declared}) {{
             q_split = Constant<value_ints=[0, 0, 3, 4]>()
             k_split = Constant<value_ints=[0, 0, {key_heads}, 4]>()
             joined = Constant<value_ints=[0, 0, 12]>()
@@ -155,6 +158,49 @@ def test_group_normalization_of_an_unknown_number_of_channels_is_left_alone() ->
             y = GroupNormalization<num_groups=2>(x, scale, bias)
         }""")
     assert group_normalization_to_instance_normalization(model) == 0
+
+
+@pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
+@pytest.mark.parametrize("mask", ["none", "numbers", "booleans"])
+@pytest.mark.parametrize("attributes", ["", "<scale = 0.3>"])
+def test_attention_without_a_kernel_is_spelt_out_with_an_fp32_softmax(
+    rows: int, queries: int, keys: int, mask: str, attributes: str
+) -> None:
+    inputs = "q4, k4, v4" if mask == "none" else "q4, k4, v4, mask"
+    model = attention(inputs=inputs, attributes=attributes, flat="float16", mask="bool" if mask == "booleans" else "")
+    spelt = model.clone()
+    assert attention_to_products(spelt, range(16, 257)) == 1
+    assert "Attention" not in operators(spelt)
+    softmax = next(node for node in spelt.graph if node.op_type == "Softmax")
+    assert onnx.shape_inference.infer_shapes(ir.to_proto(spelt), strict_mode=True)
+    assert softmax.inputs[0].producer().op_type in ("Cast", "Add", "Where")
+
+    rng = np.random.default_rng(1)
+    arrays = {
+        name: rng.standard_normal((rows, length, 12)).astype(np.float16)
+        for name, length in (("q", queries), ("k", keys), ("v", keys))
+    }
+    numbers = rng.standard_normal((rows, 1, queries, keys))
+    arrays["mask"] = numbers.astype(np.float16)
+    if mask == "booleans":
+        arrays["mask"] = numbers > 0
+        arrays["mask"][..., 0] = True  # no row is masked altogether
+    np.testing.assert_allclose(run(spelt, arrays), run(model, arrays), rtol=0, atol=4e-3)
+
+
+def test_attention_that_has_a_kernel_or_is_in_fp32_is_not_spelt_out() -> None:
+    assert attention_to_products(attention(flat="float16"), range(4, 5)) == 0
+    assert attention_to_products(attention(), range(16, 257)) == 0
+    assert attention_to_products(attention(flat="float16", attributes="<is_causal = 1>"), range(16, 257)) == 0
+
+
+def test_what_tensorrt_refuses_is_not_in_its_spelling() -> None:
+    model = attention(attributes="<softmax_precision = 1>")
+    rewritten = next(node for node in for_tensorrt(model).graph if node.op_type == "Attention")
+    assert "softmax_precision" not in rewritten.attributes
+    assert rewritten.attributes["TRT_decomposable"].as_int() == 1
+    portable = next(node for node in model.graph if node.op_type == "Attention")
+    assert set(portable.attributes) == {"softmax_precision"}
 
 
 @pytest.mark.parametrize(

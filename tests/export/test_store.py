@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from latentrt.export import store
-from latentrt.export.store import BundleWriter, changed_parts
+from latentrt.export.store import BundleWriter
 from latentrt.runtime.bundle import open_bundle
 from latentrt.runtime.errors import OutputError
 from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, LatentSpace, Manifest
@@ -20,7 +20,7 @@ def manifest(writer: BundleWriter) -> Manifest:
     """A manifest of nothing but the files that were written."""
     return Manifest(
         schema_version=SCHEMA_VERSION, latentrt="0", name="nothing", family="sdxl", latent_space=LatentSpace(4, 8, 8),
-        text_encodings=(), time_ids=(), force_zeros_for_empty_prompt=True, scheduler={}, defaults=Defaults(8, 8, 1, 1),
+        text_encodings=(), force_zeros_for_empty_prompt=True, scheduler={}, defaults=Defaults(8, 8, 1, 1),
         buckets=(), components={}, engines=(), files=dict(writer.files), tools={},
     )  # fmt: skip
 
@@ -272,14 +272,3 @@ def test_a_build_interrupted_while_it_waits_leaves_the_other_alone(tmp_path: Pat
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
-
-
-def test_changed_parts_are_named_with_both_values() -> None:
-    old = {"weights": "a" * 64, "precision": "fp32", "gone": "1"}
-    new = {"weights": "b" * 64, "precision": "fp32", "opset": "23"}
-    assert changed_parts(old, new) == [
-        f"weights changed: {'a' * 12} -> {'b' * 12}",
-        "opset changed: none -> 23",
-        "gone changed: 1 -> none",
-    ]
-    assert changed_parts(new, new) == []

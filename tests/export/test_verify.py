@@ -3,58 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from latentrt.export.components import Component
-from latentrt.export.verify import LIMITS, compare, gate, worst
+from latentrt.export.verify import LIMITS, Sample, compare, gate, samples, worst
 from latentrt.runtime.bundle import open_bundle
 from latentrt.runtime.errors import GateError
-from latentrt.runtime.spec import AxisRange, TensorSpec
+from latentrt.runtime.manifest import Component, GateRecord
+from latentrt.runtime.spec import AxisRange, Profile, TensorSpec
 
 Array = NDArray[Any]
 
 SPEC = TensorSpec("latents", "float32", ("rows", 4, "height", "width"))
 OUTPUT = TensorSpec("model_output", "float32", ("rows", 4, "height", "width"))
-COMPONENT = Component("denoiser", "unet", "fp32", (SPEC,), (OUTPUT,), load=nn.Identity)
 PROFILE = {"rows": AxisRange(1, 2, 16), "height": AxisRange(4, 8, 16), "width": AxisRange(6, 8, 12)}
+RECORD = Component((SPEC,), (OUTPUT,), PROFILE, "fp32", 0, 23, "onnx/denoiser.onnx", (), {})
 
 
-class Sine(nn.Module):
-    def forward(self, latents: torch.Tensor) -> torch.Tensor:
-        return torch.sin(latents)
+def sine(inputs: Mapping[str, Array]) -> dict[str, Array]:
+    return {"model_output": np.sin(inputs["latents"])}
 
 
-@dataclass
-class FakeEngine:
-    """The reference's result, changed."""
-
-    change: Callable[[Array], Array]
-    component: str = "denoiser"
-
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return {"model_output": self.change(np.sin(inputs["latents"]))}
-
-    def close(self) -> None:
-        pass
+def expected(profile: Profile = PROFILE, *, large: bool = False) -> tuple[Sample, ...]:
+    return samples(msgspec.structs.replace(RECORD, profile=profile), sine, vocabulary=0, large=large)
 
 
-def refused(change: Callable[[Array], Array], component: Component = COMPONENT) -> str:
+def passed(change: Callable[[Array], Array], record: Component = RECORD) -> tuple[GateRecord, ...]:
+    """The figures of an engine that gives the reference's result, changed."""
+    return gate("denoiser", record, expected(), lambda inputs: {"model_output": change(sine(inputs)["model_output"])})
+
+
+def refused(change: Callable[[Array], Array], record: Component = RECORD) -> str:
     with pytest.raises(GateError) as error:
-        gate(component, Sine(), FakeEngine(change), PROFILE)
+        passed(change, record)
     assert error.value.exit_code == 1
     return str(error.value)
 
 
 def test_a_good_engine_passes_at_the_opt_the_smallest_the_largest_and_an_oblong_size() -> None:
-    records = gate(COMPONENT, Sine(), FakeEngine(lambda result: result + 1e-6), PROFILE)
+    records = passed(lambda result: result + 1e-6)
     assert [record.sizes for record in records] == [
         {"rows": 2, "height": 8, "width": 8},
         {"rows": 2, "height": 4, "width": 6},
@@ -72,13 +64,24 @@ def test_a_good_engine_passes_at_the_opt_the_smallest_the_largest_and_an_oblong_
 
 def test_a_profile_of_one_row_is_checked_with_one() -> None:
     profile = {**PROFILE, "rows": AxisRange(1, 1, 1)}
-    records = gate(COMPONENT, Sine(), FakeEngine(lambda result: result), profile)
-    assert {record.sizes["rows"] for record in records} == {1}
+    assert {sample.sizes["rows"] for sample in expected(profile)} == {1}
+
+
+def test_a_large_component_is_compared_at_its_smallest_size_only() -> None:
+    assert [sample.sizes for sample in expected(large=True)] == [{"rows": 2, "height": 4, "width": 6}]
+
+
+def test_inputs_differ_between_sizes_and_never_between_runs() -> None:
+    first, again = expected(), expected()
+    for sample, same in zip(first, again, strict=True):
+        np.testing.assert_array_equal(sample.inputs["latents"], same.inputs["latents"])
+        np.testing.assert_array_equal(sample.expected["model_output"], np.sin(sample.inputs["latents"]))
+    assert len({float(sample.inputs["latents"].flat[0]) for sample in first}) == len(first)
 
 
 def test_a_perturbed_engine_is_named_with_both_figures() -> None:
     message = refused(lambda result: result * 0.9)
-    assert "denoiser: model_output differs from the PyTorch reference at rows 2, height 8, width 8" in message
+    assert "denoiser: model_output differs from the reference at rows 2, height 8, width 8" in message
     assert "cosine distance" in message
     assert "max-abs 1.00e-01 (1.0e-01 of the largest value)" in message
     assert "expected: cosine distance <= 1e-06, max-abs <= 1e-03 of the largest value" in message
@@ -115,14 +118,13 @@ def test_rows_that_leak_into_each_other_are_refused() -> None:
 
 def test_a_reference_that_is_not_finite_blames_the_checkpoint() -> None:
     expected = np.array([[1.0, np.nan]], np.float32)
-    with pytest.raises(GateError, match=r"denoiser: out at rows 1 .* from PyTorch itself .* weights are damaged"):
+    with pytest.raises(GateError, match=r"denoiser: out at rows 1 .* from the reference itself .* weights are damaged"):
         compare("denoiser", "out", {"rows": 1}, expected, expected)
 
 
 def test_half_precision_has_wider_limits_and_another_remedy() -> None:
-    half = Component("denoiser", "unet", "fp16", (SPEC,), (OUTPUT,), load=nn.Identity)
-    records = gate(half, Sine(), FakeEngine(lambda result: result + 1e-3), PROFILE)
-    assert worst(records).cosine_distance < LIMITS["fp16"][0]
+    half = msgspec.structs.replace(RECORD, precision="fp16")
+    assert worst(passed(lambda result: result + 1e-3, half)).cosine_distance < LIMITS["fp16"][0]
     assert "build it in fp32" in refused(lambda result: result * 0.5, half)
     assert "build it in fp32" not in refused(lambda result: result * 0.5)
 
@@ -130,6 +132,10 @@ def test_half_precision_has_wider_limits_and_another_remedy() -> None:
 def test_figures_of_a_bundle_are_within_the_limits_at_all_sizes(tiny_bundle: Path) -> None:
     manifest = open_bundle(tiny_bundle).manifest
     assert len(manifest.engines) == 5
+    for name, component in manifest.components.items():
+        assert not component.not_run
+        assert {record.output for record in component.gate} == {tensor.name for tensor in component.outputs}
+        assert worst(component.gate).cosine_distance <= LIMITS[component.precision][0], name
     for engine in manifest.engines:
         component = manifest.components[engine.component]
         cosine_limit, relative_limit = LIMITS[component.precision]

@@ -131,7 +131,7 @@ def test_a_second_spelling_of_a_graph_opens_no_file_per_tensor(writer: BundleWri
     before = len(list(Path("/proc/self/fd").iterdir()))
     variant = model.clone()
     store.externalize(variant, "a", ".provider")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before  # what other tests left may be closed meanwhile
     assert store.files(variant) == store.files(model)
 
 

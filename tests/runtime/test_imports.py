@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "safetensors", "triton", "scipy")
 
@@ -39,7 +37,6 @@ def test_generating_imports_none_of_the_export_dependencies(emoji_bundle: Path, 
     assert "typer" not in modules
 
 
-@pytest.mark.slow
 def test_the_runtime_generates_where_the_export_dependencies_are_not_installed(
     emoji_bundle: Path, tmp_path: Path
 ) -> None:

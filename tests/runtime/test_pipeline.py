@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from latentrt.runtime import Pipeline, load
-from latentrt.runtime.errors import EngineError, RequestError
+from latentrt.runtime.errors import BundleError, EngineError, RequestError
+from latentrt.runtime.manifest import decode_manifest, encode_manifest
 from latentrt.runtime.timing import Timings
 
 State = dict[str, NDArray[np.float32]]
@@ -34,8 +37,9 @@ def test_output_types_show_the_same_picture(emoji: Pipeline) -> None:
 def test_stage_times_add_up_to_the_total(emoji: Pipeline) -> None:
     timings = emoji("a fox", num_inference_steps=4).timings
     stages = {name: seconds for name, seconds in timings.as_dict().items() if name not in ("total", "engines")}
-    assert set(stages) == {"tokenize", "text", "prepare", "denoise", "decode", "postprocess"}
-    assert all(seconds > 0 for seconds in stages.values())
+    assert set(stages) == {"tokenize", "text", "encode", "prepare", "denoise", "decode", "postprocess"}
+    assert all(seconds > 0 for name, seconds in stages.items() if name != "encode")
+    assert stages["encode"] == 0
     assert sum(stages.values()) <= timings.total
     assert 0 < timings.engines < timings.total
     assert timings.overhead == pytest.approx(1 - timings.engines / timings.total)
@@ -133,14 +137,14 @@ def test_one_thread_draws_the_same_picture(emoji: Pipeline, emoji_bundle: Path) 
 
 def test_guidance_outside_its_interval_costs_one_row(emoji: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    run = emoji._run
+    run = emoji.engines.run
 
     def count(component: str, inputs: Mapping[str, NDArray[np.float32]], timings: Timings) -> object:
         if component == "denoiser":
             rows.append(len(inputs["sample"]))
         return run(component, inputs, timings)
 
-    monkeypatch.setattr(emoji, "_run", count)
+    monkeypatch.setattr(emoji.engines, "run", count)
     emoji("a fox", num_inference_steps=10, guidance_scale=5.0, guidance_interval=(0.2, 0.6))
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
     rows.clear()
@@ -193,3 +197,18 @@ def test_a_run_goes_on_from_replaced_latents(emoji: Pipeline) -> None:
     assert np.array_equal(first, same_first)
     assert np.abs(replaced_second - second).max() > 0.1
     assert np.corrcoef(replaced_second.ravel(), other.ravel())[0, 1] > 0.5
+
+
+def test_a_bundle_without_a_decoder_gives_latents_and_refuses_pictures_at_once(
+    emoji_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(emoji_bundle, tmp_path / "bundle")
+    manifest = decode_manifest((emoji_bundle / "manifest.json").read_bytes(), where="")
+    engines = tuple(engine for engine in manifest.engines if engine.component != "vae_decoder")
+    changed = encode_manifest(msgspec.structs.replace(manifest, engines=engines))
+    (tmp_path / "bundle" / "manifest.json").write_bytes(changed)
+    with load(tmp_path / "bundle", verify=False) as pipe:
+        assert pipe("a fox", num_inference_steps=1, output_type="latent").images.shape == (1, 4, 16, 16)
+        monkeypatch.setattr(pipe.engines, "run", None)
+        with pytest.raises(BundleError, match="no engine for vae_decoder"):
+            pipe("a fox", num_inference_steps=1)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from latentrt.runtime import Pipeline
 from latentrt.runtime.errors import OutputError, RequestError
-from latentrt.runtime.provenance import read_provenance
+from latentrt.runtime.provenance import details_text, read_provenance
 
 
 def test_a_picture_can_be_made_again_from_its_png(emoji: Pipeline, tmp_path: Path) -> None:
@@ -106,3 +108,37 @@ def test_pictures_of_other_tools(tmp_path: Path) -> None:
         read_provenance(tmp_path / "no.png")
     with pytest.raises(RequestError, match="no such file"):
         read_provenance(tmp_path / "absent.png")
+
+
+def test_a_picture_that_started_from_another_names_it(emoji: Pipeline, tmp_path: Path) -> None:
+    y, x = np.mgrid[0:128, 0:128]
+    image = Image.fromarray(np.stack([x, y, x ^ y], axis=-1).astype(np.uint8))
+    mask = (x > 64).astype(np.float32)
+    call = {"num_inference_steps": 4, "strength": 0.5, "mask_image": mask}
+    made, text = read_provenance(emoji("a fox", image=image, **call).save(tmp_path / "a.png")[0])
+    assert made is not None
+    assert made.strength == 0.5
+    pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255) * np.float32(2) - np.float32(1)
+    assert made.image_sha256 == hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    assert made.mask_sha256 == hashlib.sha256(mask.tobytes()).hexdigest()
+    assert text is not None
+    assert "Denoising strength: 0.5" in text
+    other = emoji("a fox", image=image.rotate(90), **call).provenance[0]
+    assert other.image_sha256 != made.image_sha256
+    plain = emoji("a fox", num_inference_steps=1).provenance[0]
+    assert (plain.image_sha256, plain.mask_sha256, plain.strength, plain.refiner) == (None, None, None, None)
+    assert f"Image: sha256 {made.image_sha256}" in details_text(made)
+
+
+def test_pngs_of_the_first_version_can_still_be_read(emoji: Pipeline, tmp_path: Path) -> None:
+    """What a call can say has grown: a record without the new fields is one in which they were not used."""
+    (path,) = emoji("a fox", num_inference_steps=1).save(tmp_path / "a.png")
+    with Image.open(path) as picture:
+        record = msgspec.json.decode(str(picture.info["latentrt"]))
+        first = {"image_sha256", "mask_sha256", "depth_sha256", "strength", "decoder", "tile_size", "refiner"}
+        info = PngInfo()
+        info.add_text("latentrt", msgspec.json.encode({k: v for k, v in record.items() if k not in first}).decode())
+        picture.save(tmp_path / "old.png", pnginfo=info)
+    made, _ = read_provenance(tmp_path / "old.png")
+    assert made is not None
+    assert (made.prompt, made.strength, made.decoder) == ("a fox", None, "vae_decoder")

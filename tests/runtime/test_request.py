@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from latentrt.runtime import Pipeline
 from latentrt.runtime.errors import InputError, RequestError
+
+PICTURE = Image.new("RGB", (128, 128))
+MASK = Image.new("L", (128, 128), 255)
+LATENTS = np.zeros((1, 4, 16, 16), np.float32)
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "width off the stride": ({"width": 100}, r"width \| received: 100 \| expected: a multiple of 32 from 64 to 192"),
@@ -47,6 +52,58 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "output type": ({"output_type": "pt"}, r"output_type \| received: 'pt' \| expected: 'pil', 'np' or 'latent'"),
     "a size that is no pair": ({"original_size": 128}, r"original_size \| received: 128 \| expected: two integers"),
     "a negative crop": ({"crops_coords_top_left": (-1, 0)}, r"crops_coords_top_left \| received: -1"),
+    "an unknown argument": ({"num_steps": 3}, "does not have .* num_steps .* num_inference_steps"),
+    "an aesthetic score that is no number": ({"aesthetic_score": "high"}, "aesthetic_score .* a finite number"),
+    "a strength without a picture": ({"strength": 0.5}, "strength without an image"),
+    "a mask without a picture": ({"mask_image": MASK}, "mask_image without an image"),
+    "a start without a picture": ({"denoising_start": 0.5}, "denoising_start without an image"),
+    "a start and a strength": (
+        {"image": LATENTS, "denoising_start": 0.5, "strength": 0.5}, "denoising_start and strength exclude each other",
+    ),
+    "a start and a mask": (
+        {"image": PICTURE, "denoising_start": 0.5, "mask_image": MASK}, "denoising_start and mask_image exclude",
+    ),
+    "a start behind the end": (
+        {"image": LATENTS, "denoising_start": 0.8, "denoising_end": 0.5}, "denoising_end leaves no step to run",
+    ),
+    "a start beyond 1": ({"image": LATENTS, "denoising_start": 2}, r"denoising_start \| received: 2"),
+    "an end that is no number": ({"denoising_end": "late"}, r"denoising_end \| received: 'late'"),
+    "a strength beyond 1": ({"image": PICTURE, "strength": 1.1}, r"strength \| received: 1.1 .* from 0 to 1"),
+    "a strength of NaN": ({"image": PICTURE, "strength": math.nan}, r"strength \| received: nan"),
+    "a strength too small for a step": ({"image": PICTURE, "strength": 0.001}, "strength leaves no step to run"),
+    "a strength among the sampler's options": (
+        {"image": PICTURE, "sampler_options": {"strength": 0.5}}, "sampler_options has strength .* argument",
+    ),
+    "a path for a picture": ({"image": "fox.png"}, r"image \| received: str \| expected: a PIL picture"),
+    "no pictures": ({"image": []}, r"image \| received: an empty list"),
+    "two pictures for three prompts": (
+        {"prompt": ["a", "b", "c"], "image": [PICTURE, PICTURE]}, r"image \| received: 2 of them \| expected: 1 or 3",
+    ),
+    "a picture with one channel as an array": ({"image": np.zeros((128, 128), np.uint8)}, r"uint8 \[128, 128\]"),
+    "a picture of 16-bit integers": ({"image": np.zeros((128, 128, 3), np.uint16)}, "an array of uint16"),
+    "a picture in -1..1": (
+        {"image": np.full((128, 128, 3), -1, np.float32)}, r"image in floating point \| received: -1 to -1 .* 0..1",
+    ),
+    "a picture with NaN": ({"image": np.full((128, 128, 3), np.nan, np.float32)}, "a finite number"),
+    "a picture of a size that the bundle cannot": (
+        {"image": Image.new("RGB", (100, 128))}, r"width of the picture \| received: 100 .* resized to the width",
+    ),
+    "a floating-point picture of another size": (
+        {"image": np.zeros((64, 64, 3), np.float32), "width": 128, "height": 128},
+        r"image in floating point \| received: 64x64 \| expected: 128x128",
+    ),
+    "latents of another size": (
+        {"image": LATENTS, "width": 160, "height": 96}, r"image as latents .* float32 \[n, 4, 12, 20\]",
+    ),
+    "latents in float64 for a picture": ({"image": LATENTS.astype(np.float64)}, "image as latents .* float64"),
+    "latents with NaN for a picture": ({"image": LATENTS * np.nan}, "image as latents .* not finite"),
+    "a mask that is text": ({"image": PICTURE, "mask_image": "left"}, r"mask_image \| received: str"),
+    "a mask with three channels as an array": (
+        {"image": PICTURE, "mask_image": np.zeros((128, 128, 3))[:, :, None]}, "mask_image",
+    ),
+    "a mask beyond 1": (
+        {"image": PICTURE, "mask_image": np.full((128, 128), 2, np.float32)}, "mask_image in floating point",
+    ),
 }  # fmt: skip
 
 
@@ -63,7 +120,7 @@ def test_nothing_ran_before_a_request_was_refused(emoji: Pipeline, monkeypatch: 
     def refuse(*arguments: object) -> None:
         raise AssertionError("an engine ran")
 
-    monkeypatch.setattr(emoji, "_run", refuse)
+    monkeypatch.setattr(emoji.engines, "run", refuse)
     with pytest.raises(RequestError):
         emoji("a fox", sampler="no such sampler")
 

@@ -1,0 +1,32 @@
+"""Progress of a build, as events that whoever asked for it may show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: The reason of a component that was taken over from the previous bundle as it was.
+REUSED = "reused"
+
+
+@dataclass(frozen=True)
+class BuildEvent:
+    """A component enters a stage (``export``, ``compile``, ``gate``) or is done, with the seconds it took.
+
+    ``detail`` is what a stage is doing and ``fraction`` how much of that is done, where the library at work tells.
+    A component that is done has the ``reason`` why it was built, or that it was reused, and what the builder of its
+    engine said of itself: the peak of its memory in bytes, and its warnings. The stage ``wait`` of no component says
+    that another build of the same bundle has to end first, and ``profiles`` (in ``detail``) for which sizes it builds.
+    """
+
+    component: str
+    stage: str
+    seconds: float = 0.0
+    reason: str = ""
+    detail: str = ""
+    fraction: float | None = None
+    peak_memory: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+Report = Callable[[BuildEvent], None]

@@ -1,0 +1,30 @@
+"""Keys: what a graph or an engine depends on, by name, so that a rebuild can say which part of it changed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+
+def changed_parts(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """What differs between two keys, as ``name changed: old -> new``; hashes are shortened."""
+    names = [*new, *(name for name in old if name not in new)]
+    return [
+        f"{name} changed: {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _short(text: str) -> str:
+    return text[:12] if len(text) == 64 and all(c in "0123456789abcdef" for c in text) else text
+
+
+@functools.cache
+def export_code() -> str:
+    """SHA-256 of this package's sources and of its data: what they produce may change with any of them."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".json")):
+        total.update(path.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,1 @@
+"""From ONNX graphs to engines of TensorRT and TensorRT-RTX."""

@@ -1,0 +1,1 @@
+"""What computes: the GPU and its driver."""

@@ -1,0 +1,115 @@
+"""The engines of one bundle: owned, run within their profiles, and loaded when first needed where a start should not
+wait for them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .errors import BundleError, EngineError
+from .manifest import EngineRecord
+from .providers import Engine
+from .spec import axis_and_factor
+from .timing import Timings
+
+
+class Engines:
+    """Engines by component. Safe to use from several threads; ``close`` releases them."""
+
+    def __init__(self, bundle: Bundle, provider: str, loaded: Mapping[str, Engine], load: Callable[[str], Engine]):
+        self.bundle = bundle
+        self.provider = provider
+        self._loaded = dict(loaded)
+        self._load = load
+        self._loading = threading.Lock()
+        self._closed = False
+
+    def run(self, component: str, inputs: Mapping[str, NDArray[Any]], timings: Timings) -> dict[str, NDArray[Any]]:
+        """Run an engine, in parts where there are more rows than its profile allows.
+
+        Floating-point arrays are float32 on this side of an engine, whatever its contract says.
+        """
+        engine = self[component]
+        record = self.bundle.manifest.components[component]
+        rows = len(next(iter(inputs.values())))
+        limit = record.profile[axis_and_factor(str(record.inputs[0].shape[0]))[0]].max
+        half = [tensor.name for tensor in record.inputs if tensor.dtype == "float16"]
+        if half:
+            inputs = {name: value.astype(np.float16) if name in half else value for name, value in inputs.items()}
+        if rows <= limit:
+            outputs = timings.run(engine, inputs)
+        else:
+            parts = [
+                timings.run(engine, {name: value[i : i + limit] for name, value in inputs.items()})
+                for i in range(0, rows, limit)
+            ]
+            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if any(tensor.dtype == "float16" for tensor in record.outputs):
+            outputs = {name: value.astype(np.float32) for name, value in outputs.items()}
+        return outputs
+
+    def __getitem__(self, component: str) -> Engine:
+        """A component's engine, loaded now if it was not.
+
+        Raises:
+            BundleError: the bundle has none.
+            EngineError: the engines were closed, or this one cannot be loaded.
+        """
+        engine = self._loaded.get(component)
+        if engine is not None:
+            return engine
+        with self._loading:
+            if component not in self._loaded:
+                if self._closed:
+                    raise EngineError(f"{component}: the engine is closed", remedy="load the bundle again")
+                self._loaded[component] = self._load(component)
+            return self._loaded[component]
+
+    def require(self, component: str) -> None:
+        """Refuse a component that neither is loaded nor can be.
+
+        Raises:
+            BundleError: the bundle has no engine for it.
+        """
+        held = self.bundle.engines(self.provider)
+        if component not in held:
+            raise no_engine(self.bundle, component, held)
+
+    def get(self, component: str) -> Engine | None:
+        """A component's engine if it is loaded."""
+        return self._loaded.get(component)
+
+    def close(self) -> None:
+        """Release the engines. Closed ones cannot run."""
+        with self._loading:
+            self._closed = True
+            for engine in self._loaded.values():
+                engine.close()
+
+
+def content(bundle: Bundle, record: EngineRecord) -> tuple[str, ...]:
+    """What an engine is made of: its provider, and the SHA-256 of its file and of each of its weight files.
+
+    Two engines of the same content are one, whatever bundles and components they belong to.
+
+    Raises:
+        BundleError: a file that the manifest does not list.
+    """
+    names = (record.path, *record.weights)
+    for name in names:
+        bundle.file(name)
+    return (record.provider, *(bundle.manifest.files[name].sha256 for name in names))
+
+
+def no_engine(bundle: Bundle, component: str, held: Iterable[str]) -> BundleError:
+    """The error for a component that has no engine."""
+    return BundleError(
+        f"{bundle.path}: no engine for {component}",
+        received="engines for " + ", ".join(held),
+        remedy=f"build it: latentrt build-engines CHECKPOINT --out {bundle.path}",
+    )
