@@ -7,7 +7,7 @@ BUNDLE := build/emoji
 # At most two: each worker builds bundles, and the tests load a PyTorch reference beside ours.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-slow test-gpu check format bench clean
+.PHONY: help install demo test test-slow test-gpu check format bench bench-full clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,7 +16,8 @@ help:
 	@echo "make test-slow  the tests that take minutes or many gigabytes"
 	@echo "make test-gpu   the tests that need an NVIDIA GPU"
 	@echo "make check      ruff, mypy, the Dockerfile, packaging"
-	@echo "make bench      LatentRT beside diffusers: a table and a line of JSON"
+	@echo "make bench      LatentRT beside diffusers: a report, and a line of JSON"
+	@echo "make bench-full every suite, beside every baseline"
 	@echo "make format     format the code"
 	@echo "make clean      remove what the others made"
 
@@ -59,7 +60,16 @@ format: install
 
 bench: install
 	$(BIN)/latentrt build-engines examples/emoji --out $(BUNDLE)
-	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji
+	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji --out build/report
+	$(BIN)/latentrt bench-samplers
+
+# Every suite, beside every baseline. Those that need versions of their own are installed in environments of their own.
+bench-full: install
+	$(BIN)/latentrt build-engines examples/emoji --out $(BUNDLE)
+	$(BIN)/latentrt bench setup optimum-onnx
+	$(BIN)/latentrt bench setup openvino
+	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji --out build/report --suite all --side all \
+		--judge examples/emoji/training --runs 25
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -15,13 +15,15 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..export.bundle_from_checkpoint import BuildEvent, bundle_from_checkpoint
+from ..export.bundle_from_checkpoint import bundle_from_checkpoint
+from ..export.events import BuildEvent
 from ..runtime import Pipeline, load
 from ..runtime.errors import LatentRTError
-from ..runtime.providers import available_threads
-from .compare import compare
-from .report import table
-from .workload import Workload
+from .baselines import REFERENCE
+from .prepare import Wishes, prepare
+from .report_terminal import rich_table
+from .run import Recorder, measure
+from .tables import headline, stage_table
 
 STEPS = 20
 GUIDANCE_SCALE = 5.0
@@ -51,13 +53,32 @@ def demo(checkpoint: Path, bundle: Path, out: Annotated[Path, typer.Option()]) -
     sheet = _contact_sheet(paths, out / "sheet.png")
     console.print(f"\n{len(paths)} pictures in {out}, all of them in {sheet}", highlight=False)
     console.print("how one was made: latentrt inspect " + str(paths[0]) + "\n", highlight=False)
+    _compare(console, checkpoint, bundle)
+    console.print(f"the bundle was built, once, in {seconds:.1f} s", highlight=False)
+
+
+def _compare(console: Console, checkpoint: Path, bundle: Path) -> None:
+    """Warm calls and cold starts beside diffusers."""
     prompt, width, height = PICTURES[0]
-    work = Workload(prompt, width, height, STEPS, GUIDANCE_SCALE, SEED, available_threads())
+    wishes = Wishes(
+        suites=("memory", "latency", "quality"),
+        sides=(REFERENCE,),
+        prompts=(prompt,),
+        sizes=((width, height),),
+        steps=(STEPS,),
+        guidance=(GUIDANCE_SCALE,),
+        seed=SEED,
+        runs=7,
+        cold_runs=3,
+    )
+    recorder = Recorder()
     with console.status("comparing with diffusers") as status:
-        result = compare(
-            str(bundle), str(checkpoint), work, runs=7, cold_runs=3, progress=lambda text: status.update(text)
-        )
-    console.print(table(result, build_seconds=seconds))
+        prepared = prepare(bundle, checkpoint, wishes, progress=lambda text: status.update(text))
+        partial = measure(prepared.plan, prepared.suites, (), recorder)
+    results = prepared.results(sys.argv, recorder.records, partial)
+    console.print(rich_table(headline(results)), rich_table(stage_table(results)))
+    if partial is not None:
+        raise KeyboardInterrupt
 
 
 def _build(console: Console, checkpoint: Path, bundle: Path) -> float:

@@ -1,119 +1,133 @@
-"""One side of a comparison in a process of its own: ``python -P -m latentrt.benchmarks.worker SIDE SOURCE WORKLOAD``.
+"""One side in a process of its own: ``python -P -m latentrt.benchmarks.worker MODULE START [OUT.png]``.
 
-It loads, prints a ``Loaded`` line, then makes one picture for every line it reads and prints a ``Run`` line. So the
-driver decides when each side runs, and the two can take turns.
+It loads, prints a ``Ready`` line, then does what each line that it reads asks for and prints a reply. So the driver
+decides when each side runs, and several can take turns. Given a file, it draws once, writes it, and ends: a cold start.
+
+Nothing here needs more than msgspec, numpy and Pillow, so that it runs in the environments of other programs.
 """
 
 from __future__ import annotations
 
 import base64
+import importlib
 import io
+import queue
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from PIL import Image
+import numpy as np
 
-from .workload import Loaded, Run, Workload
-
-Draw = Callable[[], tuple[Image.Image, dict[str, float]]]
-
-
-def latentrt_side(bundle: str, work: Workload) -> tuple[Draw, dict[str, str]]:
-    """LatentRT on a bundle."""
-    import numpy
-    import onnxruntime
-
-    from ..runtime import __version__, load
-
-    pipe = load(bundle, threads=work.threads)
-
-    def draw() -> tuple[Image.Image, dict[str, float]]:
-        output = pipe(
-            work.prompt,
-            width=work.width,
-            height=work.height,
-            num_inference_steps=work.num_inference_steps,
-            guidance_scale=work.guidance_scale,
-            seed=work.seed,
-        )
-        return output.images[0], output.timings.as_dict()
-
-    return draw, {"latentrt": __version__, "onnxruntime": onnxruntime.__version__, "numpy": numpy.__version__}
-
-
-def diffusers_side(checkpoint: str, work: Workload) -> tuple[Draw, dict[str, str]]:
-    """diffusers' eager pipeline in fp32 on a checkpoint; stage times by wrapping the networks' calls."""
-    import diffusers
-    import torch
-    import transformers
-
-    torch.set_num_threads(work.threads)
-    pipe = diffusers.StableDiffusionXLPipeline.from_pretrained(checkpoint, add_watermarker=False).to(torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    stages: dict[str, float] = {}
-
-    def timed(name: str, call: Callable[..., object]) -> Callable[..., object]:
-        def run(*arguments: object, **options: object) -> object:
-            start = time.perf_counter()
-            try:
-                return call(*arguments, **options)
-            finally:
-                stages[name] = stages.get(name, 0.0) + time.perf_counter() - start
-
-        return run
-
-    pipe.encode_prompt = timed("text", pipe.encode_prompt)
-    pipe.unet.forward = timed("denoise", pipe.unet.forward)
-    pipe.vae.decode = timed("decode", pipe.vae.decode)
-
-    def draw() -> tuple[Image.Image, dict[str, float]]:
-        stages.clear()
-        image = pipe(
-            work.prompt,
-            width=work.width,
-            height=work.height,
-            num_inference_steps=work.num_inference_steps,
-            guidance_scale=work.guidance_scale,
-            generator=torch.Generator("cpu").manual_seed(work.seed),
-        ).images[0]
-        return image, dict(stages)
-
-    return draw, {
-        "diffusers": diffusers.__version__,
-        "torch": str(torch.__version__),
-        "transformers": transformers.__version__,
-    }
-
-
-SIDES = {"latentrt": latentrt_side, "diffusers": diffusers_side}
+from .sides.drawer import Drawer
+from .workload import Ask, Done, Load, Ready, Served, Start
 
 
 def main() -> None:
-    """Serve runs until standard input ends."""
-    side, source, encoded = sys.argv[1:]
-    work = msgspec.json.decode(encoded, type=Workload)
+    """Serve until standard input ends."""
+    begun = time.perf_counter()
+    module, encoded, *out = sys.argv[1:]
+    start = msgspec.json.decode(encoded, type=Start)
     replies = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints must not look like a reply
+    drawer: Drawer = importlib.import_module(f".sides.{module}", __package__).open_side(start)
+    if out:
+        drawer.draw(Ask(start.workload)).pictures[0].save(out[0])
+        return
+    seconds = time.perf_counter() - begun - drawer.prepared_seconds
+    ready = Ready(
+        seconds, drawer.prepared_seconds, memory("VmRSS"), drawer.concurrent, drawer.versions, drawer.settings
+    )
+    print(msgspec.json.encode(ready).decode(), file=replies, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            ask = msgspec.json.decode(line, type=Ask | Load)
+            reply = serve(drawer, ask) if isinstance(ask, Load) else reply_to(drawer, ask, Path(folder))
+            print(msgspec.json.encode(reply).decode(), file=replies, flush=True)
+    drawer.close()
+
+
+def reply_to(drawer: Drawer, ask: Ask, folder: Path) -> Done:
+    """One call, timed; then the time that its PNG files take."""
     start = time.perf_counter()
-    draw, versions = SIDES[side](source, work)
-    print(msgspec.json.encode(Loaded(time.perf_counter() - start, versions)).decode(), file=replies, flush=True)
-    for _ in sys.stdin:
+    drawn = drawer.draw(ask)
+    seconds = time.perf_counter() - start
+    stages = dict(drawn.stages)
+    pictures: tuple[str, ...] = ()
+    if drawn.pictures:
         start = time.perf_counter()
-        image, stages = draw()
-        seconds = time.perf_counter() - start
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=1)
-        reply = Run(seconds, stages, _peak_bytes(), base64.b64encode(buffer.getvalue()).decode())
-        print(msgspec.json.encode(reply).decode(), file=replies, flush=True)
+        drawn.save(folder)
+        stages["encode"] = time.perf_counter() - start
+    if ask.give == "pictures":
+        pictures = tuple(base64.b64encode(path.read_bytes()).decode() for path in sorted(folder.glob("*.png")))
+    for path in folder.glob("*.png"):
+        path.unlink()
+    return Done(seconds, stages, memory("VmHWM"), pictures, encoded_array(drawn.latents))
 
 
-def _peak_bytes() -> int:
-    """The largest resident size of this program so far. (``getrusage`` would count that of whoever started it.)"""
+def encoded_array(array: object) -> str:
+    """An array as base64 of an .npy file; nothing for None."""
+    if array is None:
+        return ""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array))
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def serve(drawer: Drawer, load: Load) -> Served:
+    """Callers in a closed loop, or arrivals at a rate. Requests that are under way when time is up are finished; those
+    of an open loop that still wait are finished too, because leaving out the slowest would flatter the rest."""
+    one_at_a_time = threading.Lock()
+    requests: list[tuple[float, float, float]] = []
+    begun = time.perf_counter()
+
+    def request(arrival: float) -> None:
+        if drawer.concurrent:
+            start = time.perf_counter() - begun
+            drawer.draw(Ask(load.workload))
+        else:
+            with one_at_a_time:
+                start = time.perf_counter() - begun
+                drawer.draw(Ask(load.workload))
+        requests.append((arrival, start, time.perf_counter() - begun))
+
+    def closed() -> None:
+        while time.perf_counter() - begun < load.seconds:
+            request(time.perf_counter() - begun)
+
+    waiting: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+
+    def opened() -> None:
+        while (arrival := waiting.get()) is not None:
+            request(arrival)
+
+    threads = [threading.Thread(target=closed if load.rate is None else opened) for _ in range(load.concurrency)]
+    for thread in threads:
+        thread.start()
+    if load.rate is not None:
+        for arrival in arrivals(load.rate, load.seconds, load.seed):
+            time.sleep(max(0.0, begun + arrival - time.perf_counter()))
+            waiting.put(arrival)
+        for _ in threads:
+            waiting.put(None)
+    for thread in threads:
+        thread.join()
+    return Served(tuple(requests), time.perf_counter() - begun)
+
+
+def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+    """The times of a Poisson process of ``rate`` a second."""
+    times = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, int(4 * rate * seconds) + 16))
+    return [float(at) for at in times if at < seconds]
+
+
+def memory(field: str) -> int:
+    """``VmRSS``, what this process has resident, or ``VmHWM``, the most it ever had; in bytes. (``getrusage`` would
+    count what whoever started it had.)"""
     status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

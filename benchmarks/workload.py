@@ -1,12 +1,14 @@
-"""The work that both sides of a comparison do, and what one run of it is measured to take."""
+"""What the driver of a benchmark and the processes it measures say to one another."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """One picture: the same prompt, size, steps, guidance and seed on both sides."""
+    """One call: the same prompt, size, steps, guidance, seed and number of pictures on every side."""
 
     prompt: str
     width: int
@@ -14,20 +16,79 @@ class Workload(msgspec.Struct, frozen=True):
     num_inference_steps: int
     guidance_scale: float
     seed: int
+    images: int = 1
+
+    @property
+    def label(self) -> str:
+        """What distinguishes this call from others of a report."""
+        pictures = "" if self.images == 1 else f", {self.images} pictures"
+        return (
+            f"{self.width}x{self.height}, {self.num_inference_steps} steps, guidance {self.guidance_scale:g}{pictures}"
+        )
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What a side is started with: a bundle or a checkpoint, its options, and a folder to keep its own export in.
+
+    ``workload`` is the first that it will be asked for, so that sides with fixed shapes can be made for it.
+    """
+
+    source: str
     threads: int
+    workload: Workload
+    cache: str
+    options: dict[str, str] = {}
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """What a worker says once, when it is ready: seconds from its start to being loaded, and what it runs."""
+class Ready(msgspec.Struct, frozen=True):
+    """What a side says once it is loaded.
+
+    ``seconds`` from the start of its code (the interpreter is running by then) to being loaded, without
+    ``preparing_seconds``, which its own export of the checkpoint took if it was not there from an earlier run.
+    ``concurrent``: whether several threads may call it at once.
+    """
 
     seconds: float
+    preparing_seconds: float
+    resident_bytes: int
+    concurrent: bool
     versions: dict[str, str]
+    settings: dict[str, str]
 
 
-class Run(msgspec.Struct, frozen=True):
-    """What a worker says after each run. ``stages`` are seconds; ``peak_bytes`` is the process's so far."""
+class Ask(msgspec.Struct, frozen=True, tag="draw"):
+    """One call. ``noise`` says where the initial latents come from: the seed, by whatever generator the side has, or
+    ``numpy.random.default_rng(seed)``, which is the same for all. ``give``: what the reply carries."""
+
+    workload: Workload
+    noise: Literal["seed", "numpy"] = "seed"
+    give: Literal["nothing", "pictures", "latents"] = "nothing"
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Many calls for ``seconds``: ``concurrency`` callers that each wait for their picture (closed loop), or arrivals
+    at ``rate`` a second whatever becomes of them (open loop; Poisson, from ``seed``), served by that many threads."""
+
+    workload: Workload
+    seconds: float
+    concurrency: int
+    rate: float | None = None
+    seed: int = 0
+
+
+class Done(msgspec.Struct, frozen=True, tag="draw"):
+    """One call's outcome. ``seconds`` until the pictures are in memory; ``stages`` in seconds, with ``encode`` for the
+    PNG files, which comes on top; ``pictures``: base64 of PNGs; ``latents``: base64 of an .npy file."""
 
     seconds: float
     stages: dict[str, float]
     peak_bytes: int
-    picture: str  # base64 of the PNG, so that the driver can check that both sides drew the same
+    pictures: tuple[str, ...] = ()
+    latents: str = ""
+
+
+class Served(msgspec.Struct, frozen=True, tag="load"):
+    """Requests of a load that were finished: (arrival, start, end) in seconds since the load began."""
+
+    requests: tuple[tuple[float, float, float], ...]
+    seconds: float

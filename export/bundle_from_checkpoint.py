@@ -165,7 +165,8 @@ def _building(
 
 def _with_precision(options: BuildOptions) -> BuildOptions:
     """The same options with the precision that their provider is used with, if they name none."""
-    precision = options.precision or default_precision(options.engine.provider)
+    usual = default_precision(options.engine.provider)
+    precision = options.precision or usual
     if precision not in PRECISIONS:
         raise RequestError("--precision", received=precision, expected=" or ".join(PRECISIONS))
     return replace(options, precision=precision)

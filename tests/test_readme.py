@@ -6,11 +6,10 @@ import importlib.util
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from latentrt.benchmarks.compare import Comparison
-from latentrt.benchmarks.report import markdown
+from latentrt.benchmarks.report_markdown import summary
+from latentrt.benchmarks.results import read_results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -30,8 +29,7 @@ def test_the_example_runs_as_written(
 
 def test_the_numbers_are_those_of_the_committed_measurement() -> None:
     (name, shown) = re.findall(r"<!-- measured: (\S+) -->\n(.*?)\n<!-- end measured -->", README, re.DOTALL)[0]
-    result = msgspec.json.decode((ROOT / name).read_bytes(), type=Comparison)
-    assert shown == markdown(result)
+    assert shown == summary(read_results(ROOT / name))
 
 
 def test_every_source_file_has_a_line() -> None:

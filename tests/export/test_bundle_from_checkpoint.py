@@ -235,6 +235,7 @@ def test_a_build_that_has_to_wait_for_another_says_so(tiny_checkpoint: Path, tmp
     [
         (BuildOptions(components=("unet",)), "--component | received: unet | expected: text_encoder, text_encoder_2,"),
         (BuildOptions(EngineOptions("cuda")), "--provider | received: cuda | expected: onnxruntime-cpu"),
+        (BuildOptions(EngineOptions("cuda"), precision="fp16", onnx_only=True), "--provider | received: cuda | "),
         (BuildOptions(precision="bf16"), "--precision | received: bf16 | expected: fp32 or fp16 for onnxruntime-cpu |"),
         (BuildOptions(precision="int8", onnx_only=True), "--precision | received: int8 | expected: fp32 or fp16 or"),
         (BuildOptions(aspects="100x100"), "--aspects | received: 100x100 | expected: sides that are multiples of 8"),

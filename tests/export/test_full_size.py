@@ -37,7 +37,7 @@ PARAMETERS = {
 
 EXPORTS = [*((family, "denoiser") for family in DENOISERS), *((family, "vae_decoder") for family in AUTOENCODERS)]
 
-#: Seconds of processor time; half of it where two cores are free, since tensors are converted on both.
+#: Seconds of processor time. SDXL's denoiser takes 113 (95 of wall time) on two cores of an AMD EPYC.
 _LONGEST = 240
 
 

@@ -1,0 +1,123 @@
+"""What this machine does at best: fp32 products and convolutions, and copying memory, at a number of threads.
+
+The peak is the best of what numpy, torch and ONNX Runtime reach: a library's product alone would be too low a limit
+where another's convolution is faster, as it is on some processors.
+
+``python -P -m latentrt.benchmarks.peaks`` prints a line of JSON; OMP_NUM_THREADS and its like are read by the libraries
+when they are imported, so it is a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import msgspec
+import numpy as np
+
+from ..runtime.errors import RunError
+from .results import Peaks
+from .turns import environment
+
+#: Sides of the square matrices that are tried: small ones stay in caches, large ones hide what surrounds the kernel.
+_SIDES = (512, 1024, 2048)
+
+#: Sides of the pictures that are convolved, with so many channels, 3 by 3.
+_PICTURES, _CHANNELS = (16, 32, 64), 256
+
+#: Copied from and to: far larger than any cache.
+_COPY_BYTES = 256 << 20
+
+_SECONDS = 0.5
+
+
+def measure_peaks(threads: int) -> Peaks:
+    """Measure in a process of its own.
+
+    Raises:
+        RunError: it failed.
+    """
+    command = [sys.executable, "-P", "-m", "latentrt.benchmarks.peaks", str(threads)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(threads), check=False)
+    if done.returncode != 0:
+        raise RunError("the machine's peaks could not be measured", received=done.stderr[-1000:])
+    return msgspec.json.decode(done.stdout, type=Peaks)
+
+
+def main() -> None:
+    """Measure and print."""
+    threads = int(sys.argv[1])
+    best = {"numpy matmul": max(_numpy_matmul(side) for side in _SIDES)}
+    if importlib.util.find_spec("torch") is not None:
+        best["torch matmul"] = max(_torch_matmul(side, threads) for side in _SIDES)
+    if importlib.util.find_spec("onnxruntime") is not None:
+        best["onnxruntime convolution"] = max(_convolution(side, threads) for side in _PICTURES)
+    by = max(best, key=lambda name: best[name])
+    print(msgspec.json.encode(Peaks(best[by], by, _copy(threads), threads)).decode())
+
+
+def _numpy_matmul(side: int) -> float:
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal((side, side), np.float32) for _ in range(2))
+    c = np.empty_like(a)
+    return 2 * side**3 / _best_seconds(lambda: np.matmul(a, b, out=c))
+
+
+def _torch_matmul(side: int, threads: int) -> float:
+    import torch
+
+    torch.set_num_threads(threads)
+    a, b = (torch.randn(side, side) for _ in range(2))
+    c = torch.empty_like(a)
+    return 2 * side**3 / _best_seconds(lambda: torch.mm(a, b, out=c))
+
+
+def _convolution(side: int, threads: int) -> float:
+    import onnxruntime as ort
+    from onnx import TensorProto, helper, numpy_helper
+
+    shape = [1, _CHANNELS, side, side]
+    weights = np.random.default_rng(0).standard_normal((_CHANNELS, _CHANNELS, 3, 3), np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y"))
+    graph = helper.make_graph([node], "convolution", [x], [y], [numpy_helper.from_array(weights, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    inputs = {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
+    return 2 * 9 * _CHANNELS**2 * side**2 / _best_seconds(lambda: session.run(None, inputs))
+
+
+def _copy(threads: int) -> float:
+    """Bytes read and written a second, each thread with a part of its own."""
+    count = _COPY_BYTES // 4 // threads
+    pairs = [(np.ones(count, np.float32), np.empty(count, np.float32)) for _ in range(threads)]
+
+    def copy() -> None:
+        workers = [threading.Thread(target=np.copyto, args=(target, source)) for source, target in pairs]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+    return 2 * 4 * count * threads / _best_seconds(copy)
+
+
+def _best_seconds(work: Callable[[], object]) -> float:
+    """The shortest of as many runs as fit into some time: a limit is what is reached once, not on average."""
+    work()
+    best, end = float("inf"), time.perf_counter() + _SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a run measures: the bundle, the reference, the sides, the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ..runtime.bundle import Bundle
+from .baselines import Installed
+from .workload import Start, Workload
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``workload`` is the call that the headline is about; ``variations`` differ from it in one thing each, and
+    ``sizes`` are those that a service would switch between. Runs are per side and call; ``progress`` is told what is
+    going on, once for every thing measured. ``reference_hash`` names the reference's weights in the cache of other
+    programs' exports; ``judge`` is a folder with a ``retrieval.py`` that says what a picture shows."""
+
+    bundle: Bundle
+    reference: Path
+    reference_hash: str
+    sides: tuple[Installed, ...]
+    workload: Workload
+    variations: tuple[Workload, ...]
+    sizes: tuple[tuple[int, int], ...]
+    threads: int
+    runs: int
+    warm_up: int
+    variation_runs: int
+    cold_runs: int
+    load_seconds: float
+    prompts: tuple[str, ...]
+    cache: Path
+    progress: Callable[[str], None] = lambda text: None
+    judge: Path | None = None
+
+    def start_of(self, installed: Installed) -> Start:
+        """What a side is started with."""
+        side = installed.side
+        source = side.source or str(self.bundle.path if side.reads == "bundle" else self.reference)
+        cache = self.cache / "exported" / f"{side.environment or side.name}-{self.reference_hash[:12]}"
+        return Start(source, self.threads, self.workload, str(cache), dict(side.options))
+
+
+def variations_of(
+    work: Workload, sizes: tuple[tuple[int, int], ...], steps: tuple[int, ...], guidance: tuple[float, ...],
+    images: tuple[int, ...],
+) -> tuple[Workload, ...]:  # fmt: skip
+    """Calls that differ from the first in one thing, each once."""
+    replace = msgspec.structs.replace
+    calls = [
+        *(replace(work, width=width, height=height) for width, height in sizes),
+        *(replace(work, num_inference_steps=count) for count in steps),
+        *(replace(work, guidance_scale=scale) for scale in guidance),
+        *(replace(work, images=count) for count in images),
+    ]
+    return tuple(call for i, call in enumerate(calls) if call != work and call not in calls[:i])

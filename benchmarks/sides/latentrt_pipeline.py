@@ -1,0 +1,49 @@
+"""LatentRT on a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...runtime import __version__, load
+from ..workload import Ask, Start
+from .drawer import Drawer, Drawn, initial_latents
+
+
+def open_side(start: Start) -> Drawer:
+    """Load the bundle, with its hashes checked, which is the default."""
+    pipe = load(start.source, threads=start.threads)
+    manifest = pipe.bundle.manifest
+    space = manifest.latent_space
+
+    def draw(ask: Ask) -> Drawn:
+        work = ask.workload
+        output = pipe(
+            work.prompt,
+            width=work.width,
+            height=work.height,
+            num_inference_steps=work.num_inference_steps,
+            guidance_scale=work.guidance_scale,
+            seed=work.seed,
+            num_images_per_prompt=work.images,
+            latents=initial_latents(ask, space.channels, space.scale) if ask.noise == "numpy" else None,
+            output_type="latent" if ask.give == "latents" else "pil",
+        )
+        given = ask.give == "latents"
+        return Drawn(
+            stages=output.timings.as_dict(),
+            pictures=[] if given else output.images,
+            latents=output.images if given else None,
+            save=lambda folder: output.save(folder / "picture.png"),
+        )
+
+    engine = next(record for record in manifest.engines if record.provider == pipe.provider)
+    precisions = sorted({component.precision for component in manifest.components.values()})
+    settings = {
+        "provider": pipe.provider,
+        "precision": ", ".join(precisions),
+        "bundle": Path(start.source).name,
+        "shapes": "dynamic, one engine for all",
+        "files": "hashes checked when loading",
+    }
+    versions = {"latentrt": __version__, pipe.provider: engine.provider_version}
+    return Drawer(draw, versions, settings, concurrent=True, close=pipe.close)

@@ -1,0 +1,59 @@
+"""OpenVINO through optimum-intel (``OVDiffusionPipeline``) on its own export of a checkpoint, on the CPU.
+
+Shapes are fixed to those of the workload, as Intel's guide for Stable Diffusion recommends; other ones are compiled
+when they are first asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import diffusers
+import openvino  # type: ignore[import-not-found]
+import optimum.intel  # type: ignore[import-not-found]
+import torch
+from optimum.intel.version import __version__ as optimum_intel_version  # type: ignore[import-not-found]
+
+from ..workload import Start, Workload
+from .diffusers_call import draw_with, torch_versions
+from .drawer import Drawer
+
+
+def open_side(start: Start) -> Drawer:
+    """Export once into the cache, with weights as they are, then load, fix the shapes and compile.
+
+    The option ``precision``: ``f32`` or ``bf16``, OpenVINO's INFERENCE_PRECISION_HINT.
+    """
+    torch.set_num_threads(start.threads)
+    folder = Path(start.cache)
+    # The class by name: OVDiffusionPipeline cannot tell what a checkpoint in a local folder is for.
+    kind = diffusers.DiffusionPipeline.load_config(start.source)["_class_name"]
+    pipeline = getattr(optimum.intel, f"OV{kind}")
+    begun = time.perf_counter()
+    if not (folder / "model_index.json").exists():
+        exported = pipeline.from_pretrained(start.source, export=True, compile=False, load_in_8bit=False)
+        exported.save_pretrained(folder)
+    prepared = time.perf_counter() - begun
+    precision = start.options["precision"]
+    hints = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": str(start.threads),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    pipe = pipeline.from_pretrained(folder, compile=False, ov_config=hints)
+    shape: tuple[int, int, int] | None = None
+
+    def fix_shape(work: Workload) -> None:
+        nonlocal shape
+        wanted = (work.images, work.height, work.width)
+        if wanted != shape:
+            pipe.reshape(batch_size=1, height=work.height, width=work.width, num_images_per_prompt=work.images)
+            pipe.compile()
+            shape = wanted
+
+    fix_shape(start.workload)
+    draw = draw_with(pipe, pipe.vae.config.latent_channels, pipe.vae_scale_factor, before=fix_shape)
+    settings = {"precision": precision, "shapes": "fixed, compiled anew for another one", **hints}
+    versions = torch_versions(openvino) | {"optimum-intel": optimum_intel_version}
+    return Drawer(draw, versions, settings, prepared_seconds=prepared)

@@ -1,0 +1,1 @@
+"""What is asked of the sides: one module per suite, each a generator of records."""

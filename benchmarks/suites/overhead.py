@@ -1,0 +1,63 @@
+"""``overhead``: what LatentRT itself costs: time outside the engines, and host memory that each step allocates.
+
+Memory is traced (``tracemalloc``), which slows the call down, so times and memory come from calls of their own.
+"""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ...runtime import load
+from ..plan import Plan
+from ..results import Overhead
+from ..turns import Worker
+
+
+def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[Overhead]:
+    """Calls in this process, after one that is not counted here because it fills caches."""
+    work = plan.workload
+    with load(plan.bundle.path, threads=plan.threads, verify=False) as pipe:
+
+        def call(step: Any = None) -> Any:
+            return pipe(
+                work.prompt,
+                width=work.width,
+                height=work.height,
+                num_inference_steps=work.num_inference_steps,
+                guidance_scale=work.guidance_scale,
+                seed=work.seed,
+                callback_on_step_end=step,
+            )
+
+        call()
+        taken = _bytes_of_steps(call)
+        for i in range(plan.runs):
+            plan.progress(f"overhead: call {i + 1} of {plan.runs}")
+            timings = call().timings
+            yield Overhead(i, work.num_inference_steps, timings.total, timings.total - timings.engines, taken)
+
+
+def amount(plan: Plan) -> int:
+    """How often ``measure`` reports progress."""
+    return plan.runs
+
+
+def _bytes_of_steps(call: Any) -> int:
+    """The most that any step but the first, which makes what the others reuse, takes on top of what it found."""
+    found, taken = 0, []
+
+    def step(pipe: object, index: int, timestep: float, state: object) -> None:
+        nonlocal found
+        now, peak = tracemalloc.get_traced_memory()
+        taken.append(peak - found)
+        found = now
+        tracemalloc.reset_peak()
+
+    tracemalloc.start()
+    try:
+        call(step)
+    finally:
+        tracemalloc.stop()
+    return max(taken[1:], default=taken[0])

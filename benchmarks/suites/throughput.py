@@ -1,0 +1,49 @@
+"""``throughput``: pictures a second with 1, 2 and 4 callers, and latency when requests arrive at a fixed rate, whether
+or not earlier ones are done. Sides take turns load by load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...runtime.errors import RunError
+from ..baselines import OURS, REFERENCE
+from ..plan import Plan
+from ..results import Absent, LoadRun
+from ..turns import Worker, alive, failure
+from ..workload import Load
+
+CONCURRENCIES = (1, 2, 4)
+
+#: Fractions of what LatentRT and the reference reach with one caller, at which requests arrive.
+UTILIZATION = 0.7
+
+
+def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[LoadRun | Absent]:
+    """Closed loops, then open ones at two rates that are the same for all sides."""
+    alone: dict[str, float] = {}
+    for concurrency in CONCURRENCIES:
+        for worker in alive(workers):
+            for record in _load(plan, worker, concurrency, None):
+                if concurrency == 1 and isinstance(record, LoadRun):
+                    alone[record.side] = len(record.requests) / record.seconds
+                yield record
+    for rate in sorted({round(UTILIZATION * alone[name], 2) for name in (OURS, REFERENCE) if name in alone}):
+        for worker in alive(workers):
+            yield from _load(plan, worker, plan.threads, rate)
+
+
+def amount(plan: Plan) -> int:
+    """How often ``measure`` reports progress."""
+    return len(plan.sides) * (len(CONCURRENCIES) + 2)
+
+
+def _load(plan: Plan, worker: Worker, concurrency: int, rate: float | None) -> Iterator[LoadRun | Absent]:
+    what = f"{concurrency} callers" if rate is None else f"{rate:g} requests a second"
+    plan.progress(f"{worker.side.name}: {what} for {plan.load_seconds:g} s")
+    try:
+        served = worker.load(Load(plan.workload, plan.load_seconds, concurrency, rate))
+    except RunError as error:
+        yield failure(worker, error)
+    else:
+        yield LoadRun(worker.side.name, concurrency, rate, served.seconds, served.requests)

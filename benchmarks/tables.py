@@ -1,0 +1,297 @@
+"""The tables of a report, the same for a terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+from .baselines import OURS, REFERENCE
+from .figures import (
+    STAGES,
+    achieved,
+    cases,
+    cold,
+    cold_ratio,
+    first_call,
+    load_to_picture,
+    sides,
+    stages,
+    title,
+    warm,
+    warm_ratio,
+)
+from .results import (
+    Absent,
+    Build,
+    Difference,
+    LoadRun,
+    Memory,
+    Overhead,
+    Peaks,
+    Present,
+    Recognition,
+    Results,
+    Run,
+    Size,
+)
+from .statistics import median, summary
+from .table import (
+    Table,
+    first_line,
+    interval,
+    megabytes,
+    milliseconds,
+    pairs,
+    seconds_interval,
+    times,
+    worst,
+)
+
+
+def headline(results: Results) -> Table:
+    """All sides in one table: what a reader wants to know first."""
+    furthest: dict[str, int] = {}
+    for record in results.of(Difference):
+        furthest[record.side] = max(record.pixels_max, furthest.get(record.side, 0))
+    peaks = {record.side: record.peak_bytes for record in results.of(Memory)}
+    rows = []
+    for side in sides(results):
+        warmed, starting = warm(results, side), cold(results, side)
+        rows.append(
+            (
+                title(results, side),
+                milliseconds(warmed.p50.value) if warmed else "-",
+                times(warm_ratio(results, side)) if side != OURS else "",
+                f"{starting.value:.2f} s" if starting else "-",
+                times(cold_ratio(results, side)) if side != OURS else "",
+                megabytes(peaks[side]) if side in peaks else "-",
+                f"{furthest[side]} of 255" if side in furthest else "reference" if side == REFERENCE else "-",
+            )
+        )
+    columns = (
+        "", "warm picture", "ratio", "cold start to PNG", "ratio", "peak memory",
+        "largest pixel difference",
+    )  # fmt: skip
+    absent = "; ".join(f"{record.title} is absent: {first_line(record.reason)}" for record in results.of(Absent))
+    return Table(results.workload.label, columns, tuple(rows), absent)
+
+
+def percentiles(results: Results) -> Table:
+    """Warm calls of every case and side, with intervals."""
+    rows = []
+    for case in cases(results):
+        for side in sides(results):
+            figures = warm(results, side, case)
+            if figures is None:
+                continue
+            p50, p90, p95, p99 = figures.p50, figures.p90, figures.p95, figures.p99
+            ratio = times(warm_ratio(results, side, case)) if side != OURS else ""
+            rows.append(
+                (
+                    case, title(results, side), interval(p50), interval(p90), interval(p95), interval(p99),
+                    f"{figures.tail:.2f}", str(figures.runs), ratio,
+                )
+            )  # fmt: skip
+    columns = ("call", "", "p50 (95 % interval), ms", "p90", "p95", "p99", "p99 / p50", "runs", "ratio")
+    return Table("Warm calls", columns, tuple(rows), "Intervals by bootstrap; ratios are medians over rounds.")
+
+
+def stage_table(results: Results) -> Table:
+    """Median milliseconds by stage."""
+    named = sides(results)
+    told = {side: stages(results, side) for side in named}
+    rows = tuple(
+        (stage, *(f"{told[side][stage] * 1e3:.1f}" if stage in told[side] else "-" for side in named))
+        for stage in (*STAGES, "other")
+        if any(stage in told[side] for side in named)
+    )
+    note = (
+        "Milliseconds, medians. Writing the PNG (encode) comes on top of the call. What a side does not tell apart is "
+        "in other: for diffusers' pipelines the scheduler and guidance, which LatentRT counts in denoise."
+    )
+    return Table("Stages", ("", *(title(results, side) for side in named)), rows, note)
+
+
+def starting(results: Results) -> Table:
+    """Cold starts, loading, first calls, and what warming up took."""
+    rows = []
+    for side in sides(results):
+        begun, loaded, first = cold(results, side), load_to_picture(results, side), first_call(results, side)
+        warming = [run.seconds for run in results.of(Run) if run.side == side and run.phase == "warm-up"]
+        rows.append(
+            (
+                title(results, side),
+                seconds_interval(begun) if begun else "-",
+                times(cold_ratio(results, side)) if side != OURS else "",
+                f"{loaded:.2f} s" if loaded else "-",
+                milliseconds(first) if first else "-",
+                ", ".join(milliseconds(value) for value in warming) or "-",
+            )
+        )
+    columns = ("", "process start to PNG", "ratio", "load to picture", "first call", "warm-up calls")
+    return Table("Starting", columns, tuple(rows), "Other programs' own export or download of weights is not counted.")
+
+
+def switching(results: Results) -> Table:
+    """Calls of another size than the one before: the first time a size comes, and later."""
+    rows = []
+    for side in sides(results):
+        runs = [run for run in results.of(Run) if run.side == side and run.phase == "switch"]
+        for case in dict.fromkeys(run.case for run in runs):
+            of_case = [run.seconds for run in runs if run.case == case]
+            rows.append((title(results, side), case, milliseconds(of_case[0]), milliseconds(of_case[-1])))
+    columns = ("", "call", "first time", "again, after other sizes")
+    return Table("Changing the size from call to call", columns, tuple(rows))
+
+
+def limits(results: Results) -> Table:
+    """Bounds, what was achieved, and how much of the bound that is."""
+    rows = [
+        (
+            bound.stage, str(bound.calls), f"{bound.flops / 1e9:.2f}", f"{bound.bytes / 1e6:.1f}",
+            f"{bound.seconds * 1e3:.1f}", f"{taken * 1e3:.1f}", f"{bound.flops / taken / 1e9:.0f}",
+            f"{bound.seconds / taken:.0%}",
+        )
+        for bound, taken in achieved(results)
+    ]  # fmt: skip
+    note = " ".join(
+        f"Measured in this run: {peaks.matmul / 1e9:.0f} GFLOP/s in fp32 ({peaks.matmul_by}), copying "
+        f"{peaks.copy / 1e9:.1f} GB/s, {peaks.threads} threads."
+        for peaks in results.of(Peaks)
+    )
+    columns = ("stage", "engine calls", "GFLOP", "MB", "bound, ms", "taken, ms", "GFLOP/s", "of the bound")
+    return Table("The limit", columns, tuple(rows), note)
+
+
+def overhead(results: Results) -> Table:
+    """Time outside the engines."""
+    records = results.of(Overhead)
+    if not records:
+        return Table("Outside the engines", (), ())
+    share = median([record.outside_engines_seconds / record.seconds for record in records])
+    step = median([record.outside_engines_seconds / record.steps for record in records])
+    rows = (
+        ("share of the call", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
+        ("per step", f"{step.value * 1e6:.0f} us"),
+        ("host memory that a step takes and gives back", f"{records[0].step_bytes / 1e3:.1f} kB"),
+    )
+    note = "Everything but the engines' calls, of the whole call: tokenizing, the sampler's updates, the picture."
+    return Table("Outside the engines", ("", "LatentRT"), rows, note)
+
+
+def serving(results: Results) -> Table:
+    """Requests under load."""
+    rows = []
+    for record in results.of(LoadRun):
+        if not record.requests:
+            continue
+        waited = summary([end - arrival for arrival, _, end in record.requests])
+        load = f"{record.concurrency} callers" if record.rate is None else f"{record.rate:g} requests a second"
+        done = len(record.requests) / max(end for _, _, end in record.requests)
+        rows.append(
+            (
+                load, title(results, record.side), f"{done:.2f}", interval(waited.p50), interval(waited.p99),
+                str(len(record.requests)),
+            )
+        )  # fmt: skip
+    columns = ("load", "", "pictures a second", "latency p50, ms", "p99", "requests")
+    note = (
+        "Callers wait for their picture before they ask again. At a rate, requests arrive at random (Poisson), whether "
+        "or not earlier ones are done, and latency counts from the arrival: a side that cannot keep up falls behind."
+    )
+    return Table("Under load", columns, tuple(rows), note)
+
+
+def memory(results: Results) -> Table:
+    """Host memory by side."""
+    rows = tuple(
+        (title(results, record.side), megabytes(record.loaded_bytes), megabytes(record.peak_bytes))
+        for record in results.of(Memory)
+    )
+    return Table("Host memory", ("", "after loading", "peak of one call"), rows)
+
+
+def disk(results: Results) -> Table:
+    """Sizes on disk."""
+    return Table("On disk", ("", ""), tuple((record.what, megabytes(record.bytes)) for record in results.of(Size)))
+
+
+def quality(results: Results) -> Table:
+    """The worst of all prompts, by side and size."""
+    rows = []
+    records = results.of(Difference)
+    for side, case in dict.fromkeys((record.side, record.case) for record in records):
+        of_case = [record for record in records if (record.side, record.case) == (side, case)]
+        ratios = [record.psnr for record in of_case if record.psnr is not None]
+        rows.append(
+            (
+                title(results, side), case, str(len(of_case)),
+                f"{max(record.latents_max_abs for record in of_case):.1e}",
+                f"{max(record.latents_cosine_distance for record in of_case):.1e}",
+                str(max(record.pixels_max for record in of_case)),
+                f"{min(ratios):.1f}" if ratios else "equal",
+                worst([record.ssim for record in of_case], min),
+                worst([record.lpips for record in of_case], max),
+            )
+        )  # fmt: skip
+    columns = (
+        "", "call", "prompts", "latents, max-abs", "cosine distance", "pixels, max of 255", "PSNR, dB", "SSIM", "LPIPS",
+    )  # fmt: skip
+    note = (
+        "Beside the reference, from identical initial latents; the worst of all prompts. A dash: package not installed."
+    )
+    return Table("Quality", columns, tuple(rows), note)
+
+
+def recognition(results: Results) -> Table:
+    """What pictures show."""
+    rows = tuple(
+        (title(results, r.side), str(r.prompts), f"{r.top1:.1%}", f"{r.top5:.1%}", f"{r.background:.1%}")
+        for r in results.of(Recognition)
+    )
+    columns = ("", "prompts", "shows what was asked for", "among the five nearest", "background colour")
+    return Table("Recognition", columns, rows)
+
+
+def builds(results: Results) -> Table:
+    """Building the bundle."""
+    rows = tuple(
+        (
+            record.kind, f"{record.seconds:.1f} s",
+            ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.components.items()),
+            megabytes(record.peak_bytes), megabytes(record.bundle_bytes),
+        )
+        for record in results.of(Build)
+    )  # fmt: skip
+    return Table("Building the bundle", ("store", "command", "components", "peak memory", "bundle"), rows)
+
+
+def settings(results: Results) -> Table:
+    """How each side was set up, and those that were not there."""
+    rows = [(record.title, pairs(record.settings), pairs(record.versions)) for record in results.of(Present)] + [
+        (record.title, f"absent: {first_line(record.reason)}", "") for record in results.of(Absent)
+    ]
+    return Table("Settings", ("", "settings", "versions"), tuple(rows))
+
+
+def environment(results: Results) -> Table:
+    """What it was measured on."""
+    subject = results.subject
+    rows = (
+        *results.machine.items(),
+        ("threads", str(results.threads)),
+        ("started", results.started),
+        ("bundle", f"{subject.bundle}, {subject.family}, {subject.precision}, {subject.bundle_hash[:12]}"),
+        (
+            "reference",
+            "the weights the bundle was built from" if subject.same_weights else "other weights than the bundle's",
+        ),
+        ("prompt", results.workload.prompt),
+    )
+    return Table("Environment", ("", ""), rows)
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Every table that has something to show, in reading order, after the headline."""
+    makers = (
+        percentiles, stage_table, starting, switching, limits, overhead, serving, memory, disk, quality, recognition,
+        builds, settings, environment,
+    )  # fmt: skip
+    return [table for table in (make(results) for make in makers) if table.rows]

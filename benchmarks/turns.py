@@ -1,0 +1,176 @@
+"""Sides as processes that take turns: each waits for its own request while another runs, so that whatever else the
+machine does falls on all of them alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import msgspec
+
+from ..runtime.errors import RunError
+from .baselines import OURS, REFERENCE, Installed
+from .results import Absent
+from .workload import Ask, Done, Load, Ready, Served, Start
+
+#: Idle OpenMP and ONNX Runtime workers spin for some milliseconds after a run.
+_PAUSE_SECONDS = 0.05
+
+#: The longest silence of a side: building a large checkpoint's graphs by torch.compile takes minutes.
+_PATIENCE_SECONDS = 3600.0
+
+
+class Worker:
+    """A side's process. Use it as a context manager; ``ready`` is there once it is loaded, ``failed`` once a call did
+    not come back."""
+
+    def __init__(self, installed: Installed, start: Start):
+        self.side = installed.side
+        self.failed = False
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed when the worker is left
+        self._process = subprocess.Popen(
+            worker_command(installed, start),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment(start.threads, installed),
+            start_new_session=True,  # an interrupt is the driver's to handle
+        )
+        self._unread = b""
+        try:
+            self.ready = msgspec.json.decode(self._line(), type=Ready)
+        except BaseException:
+            self._end()
+            raise
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(at_once=kind is not None)
+
+    def draw(self, ask: Ask) -> Done:
+        """One call, after a pause in which the other sides' threads come to rest.
+
+        Raises:
+            RunError: the side's process ended or went silent.
+        """
+        time.sleep(_PAUSE_SECONDS)
+        return msgspec.json.decode(self._answer(ask), type=Done)
+
+    def load(self, load: Load) -> Served:
+        """Many calls.
+
+        Raises:
+            RunError: as ``draw``.
+        """
+        time.sleep(_PAUSE_SECONDS)
+        return msgspec.json.decode(self._answer(load), type=Served)
+
+    def _answer(self, request: Ask | Load) -> bytes:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # _line says why
+            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while b"\n" not in self._unread:
+            readable, _, _ = select.select([pipe], [], [], _PATIENCE_SECONDS)
+            received = os.read(pipe, 1 << 16) if readable else b""
+            if not received:
+                raise RunError(f"{self.side.name} ended or went silent", received=self._last_words())
+            self._unread += received
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read()[-2000:].strip()
+
+    def _end(self, at_once: bool = False) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        with contextlib.suppress(ProcessLookupError):
+            if at_once:
+                os.killpg(self._process.pid, signal.SIGKILL)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+def in_turn(workers: Sequence[Worker], rounds: int) -> Iterator[tuple[int, int, Worker]]:
+    """(round, order, worker): all workers in every round, in an order that turns around from one to the next, so that
+    neither a drift of the machine nor who ran before falls always on the same side."""
+    for i in range(rounds):
+        for order, worker in enumerate(reversed(workers) if i % 2 else workers):
+            if not worker.failed:
+                yield i, order, worker
+
+
+def alive(workers: Sequence[Worker]) -> list[Worker]:
+    """Those that have not failed."""
+    return [worker for worker in workers if not worker.failed]
+
+
+def failure(worker: Worker, error: RunError) -> Absent:
+    """What is recorded when a baseline fails on the way; the others go on without it.
+
+    Raises:
+        RunError: LatentRT or the reference failed, without which there is nothing to compare.
+    """
+    if worker.side.name in (OURS, REFERENCE):
+        raise error
+    worker.failed = True
+    return Absent(worker.side.name, worker.side.title, str(error))
+
+
+def worker_command(installed: Installed, start: Start, *out: str) -> list[str]:
+    """The command line of a side's process; with a file, of its cold start."""
+    encoded = msgspec.json.encode(start).decode()
+    return [installed.python, "-P", "-m", "latentrt.benchmarks.worker", installed.side.module, encoded, *out]
+
+
+def environment(threads: int, installed: Installed | None = None) -> dict[str, str]:
+    """The environment of a side: the same number of threads for every library, no network, and this package also for
+    the interpreter of another environment."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    variables = {**os.environ, **{name: str(threads) for name in names}}
+    variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if installed is not None and installed.python != sys.executable:
+        variables["PYTHONPATH"] = str(_namespace())
+    return variables
+
+
+_links: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _namespace() -> Path:
+    """A folder that holds nothing but this package, under its import name."""
+    if not _links:
+        folder = tempfile.TemporaryDirectory(prefix="latentrt-")
+        (Path(folder.name) / "latentrt").mkdir()
+        here = Path(__file__).resolve().parent
+        (Path(folder.name) / "latentrt" / "benchmarks").symlink_to(here)
+        _links.append(folder)
+    return Path(_links[0].name)

@@ -1,0 +1,71 @@
+"""The process that a side runs in: loads in closed and open loops, with a side that is quick and known."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from latentrt.benchmarks.sides.drawer import Drawer, Drawn, initial_latents
+from latentrt.benchmarks.worker import arrivals, encoded_array, memory, serve
+from latentrt.benchmarks.workload import Ask, Load
+
+from .small_results import WORKLOAD
+
+
+def drawer(seconds: float, concurrent: bool) -> tuple[Drawer, list[int]]:
+    """A side that waits, and how many calls were under way at once."""
+    under_way, most, lock = 0, [0], threading.Lock()
+
+    def draw(ask: Ask) -> Drawn:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            most[0] = max(most[0], under_way)
+        time.sleep(seconds)
+        with lock:
+            under_way -= 1
+        return Drawn({}, [], None, lambda folder: None)
+
+    return Drawer(draw, {}, {}, concurrent=concurrent), most
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_callers_run_at_once_only_where_a_side_allows_it(concurrent: bool) -> None:
+    side, most = drawer(0.02, concurrent)
+    served = serve(side, Load(WORKLOAD, 0.2, 3))
+    assert most[0] == (3 if concurrent else 1)
+    assert len(served.requests) >= 3
+    assert all(arrival <= start < end for arrival, start, end in served.requests)
+
+
+def test_an_open_loop_counts_from_the_arrival_and_leaves_nobody_out() -> None:
+    side, _ = drawer(0.05, concurrent=True)
+    load = Load(WORKLOAD, 0.3, 1, rate=40.0, seed=3)
+    served = serve(side, load)
+    assert [arrival for arrival, _, _ in served.requests] == arrivals(40.0, 0.3, 3)
+    waits = [start - arrival for arrival, start, _ in served.requests]
+    assert waits[-1] > 0.1  # 40 a second arrive where 20 can be served
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    times = arrivals(100.0, 50.0, 0)
+    gaps = np.diff(times)
+    assert len(times) == pytest.approx(5000, rel=0.05)
+    assert float(gaps.std() / gaps.mean()) == pytest.approx(1, abs=0.05)
+    assert times == arrivals(100.0, 50.0, 0)
+
+
+def test_initial_latents_are_the_same_for_everyone() -> None:
+    a, b = (initial_latents(Ask(WORKLOAD, noise="numpy"), 4, 8) for _ in range(2))
+    assert a.shape == (1, 4, 16, 16)
+    assert a.dtype == np.float32
+    assert np.array_equal(a, b)
+
+
+def test_memory_and_arrays_are_told() -> None:
+    assert 0 < memory("VmRSS") <= memory("VmHWM")
+    assert encoded_array(None) == ""
+    assert encoded_array(np.zeros(2)) != ""
