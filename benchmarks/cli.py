@@ -194,13 +194,17 @@ def _make_folder(out: Path) -> None:
 
 
 def _write(results: Results, out: Path) -> None:
+    from .plots import plots
     from .report_html import html
     from .report_markdown import markdown
     from .results import encode_results
 
     (out / "results.json").write_bytes(encode_results(results))
-    (out / "report.md").write_text(markdown(results), encoding="utf-8")
-    (out / "report.html").write_text(html(results), encoding="utf-8")
+    drawn = plots(results)
+    for plot in drawn:
+        (out / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
+    (out / "report.md").write_text(markdown(results, drawn), encoding="utf-8")
+    (out / "report.html").write_text(html(results, drawn), encoding="utf-8")
 
 
 def _show(results: Results) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -28,8 +29,17 @@ _STYLE = {
 }  # fmt: skip
 
 
-def plots(results: Results) -> list[tuple[str, str]]:
-    """(caption, SVG) of every plot that there is something to show in."""
+@dataclass(frozen=True)
+class Plot:
+    """A plot: the name of its file, what it shows, and the SVG itself."""
+
+    name: str
+    caption: str
+    svg: str
+
+
+def plots(results: Results) -> list[Plot]:
+    """Every plot that there is something to show in."""
     makers: list[tuple[str, Callable[[Results, Any], bool]]] = [
         ("Where the time of a call goes: medians. The PNG file is written after the call.", _stages),
         ("Every measured call, in the order it was made, and how often each time occurred.", _distribution),
@@ -46,7 +56,7 @@ def plots(results: Results) -> list[tuple[str, str]]:
                 buffer = io.StringIO()
                 figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
                 text = buffer.getvalue()
-                drawn.append((caption, text[text.index("<svg") :]))
+                drawn.append(Plot(draw.__name__.strip("_").replace("_", "-"), caption, text[text.index("<svg") :]))
     return drawn
 
 

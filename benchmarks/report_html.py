@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import shlex
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from .baselines import OURS, REFERENCE
 from .figures import title
-from .plots import plots
+from .plots import Plot
 from .report_markdown import caption, warnings
 from .results import Picture, Results
 from .suites.quality import pixels_from_png
@@ -24,7 +25,7 @@ from .tables import all_tables, headline
 AMPLIFIED = 16
 
 
-def html(results: Results) -> str:
+def html(results: Results, drawn: Sequence[Plot]) -> str:
     """The whole report."""
     style = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
     ours = title(results, OURS)
@@ -33,7 +34,7 @@ def html(results: Results) -> str:
         _table(headline(results), ours),
         f'<p class="note">{escape(caption(results))}</p>',
         *(f'<p class="warning">{escape(text.replace("**", ""))}</p>' for text in warnings(results)),
-        *(f"<figure>{svg}<figcaption>{escape(text)}</figcaption></figure>" for text, svg in plots(results)),
+        *(f"<figure>{plot.svg}<figcaption>{escape(plot.caption)}</figcaption></figure>" for plot in drawn),
         _pictures(results),
         *(f"<h2>{escape(table.heading)}</h2>{_table(table, ours)}" for table in all_tables(results)),
         f"<h2>Reproduce</h2><pre>{escape(shlex.join(results.command))}</pre>",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from .baselines import OURS, REFERENCE
 from .figures import reference_noise, title
@@ -10,17 +12,23 @@ from .results import Present, Results
 from .table import Table
 from .tables import all_tables, headline
 
+if TYPE_CHECKING:
+    from .plots import Plot
 
-def markdown(results: Results) -> str:
-    """The whole report."""
-    parts = ["# Benchmark", summary(results), *(section(table) for table in all_tables(results))]
+
+def markdown(results: Results, drawn: Sequence[Plot]) -> str:
+    """The whole report; it shows its plots from files beside it."""
+    parts = ["# Benchmark", summary(results)]
+    parts += [f"![{plot.caption}]({plot.name}.svg)\n\n*{plot.caption}*" for plot in drawn]
+    parts += [section(table) for table in all_tables(results)]
     parts.append(f"## Reproduce\n\n```sh\n{shlex.join(results.command)}\n```")
     return "\n\n".join(parts) + "\n"
 
 
 def summary(results: Results) -> str:
     """The headline table, what it was measured with, and what to be careful about."""
-    parts = [table_text(headline(results)), caption(results)]
+    table = headline(results)
+    parts = [f"{table.heading}, {results.subject.precision}:", table_text(table), caption(results)]
     return "\n\n".join([*parts, *warnings(results)])
 
 

@@ -31,35 +31,36 @@ def test_every_table_is_rectangular(results: Results) -> None:
 
 
 def test_markdown_says_what_to_be_careful_about() -> None:
-    text = markdown(results_with(partial="throughput"))
+    text = markdown(results_with(partial="throughput"), ())
     assert "**Partial**: the run was interrupted during throughput." in text
     assert "The machine was steady" in text
     assert "latentrt bench build/emoji --reference examples/emoji --out 'a report'" in text
-    assert summary(results_with()) in markdown(results_with())
+    assert summary(results_with()) in markdown(results_with(), ())
 
 
 def test_html_needs_nothing_else(results: Results) -> None:
-    page = html(results)
+    page = html(results, plots(results))
     references = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert references
     assert all(reference.startswith(("data:image/png;base64,", "#")) for reference in references)
     assert "<script" not in page
     assert "prefers-color-scheme: dark" in page
     assert "@media print" in page
-    assert page == html(results)  # the same results give the same file
+    assert page == html(results, plots(results))  # the same results give the same file
 
 
 def test_text_of_others_cannot_become_markup(results: Results) -> None:
-    page = html(results_with(partial="<img src=x>"))
+    page = html(results_with(partial="<img src=x>"), ())
     assert "<img src=x>" not in page
 
 
 def test_every_plot_is_an_svg_with_a_caption(results: Results) -> None:
     drawn = plots(results)
     assert len(drawn) == 6
-    for caption, svg in drawn:
-        assert caption.endswith(".")
-        assert ET.fromstring(svg).tag.endswith("svg")
+    for plot in drawn:
+        assert plot.caption.endswith(".")
+        assert ET.fromstring(plot.svg).tag.endswith("svg")
+    assert [plot.name for plot in drawn] == ["stages", "distribution", "cold", "cases", "open-loop", "roofline"]
 
 
 def test_differences_are_amplified() -> None:
