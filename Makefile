@@ -7,19 +7,20 @@ BUNDLE := build/emoji
 # At most two: each worker builds bundles, and the tests load a PyTorch reference beside ours.
 WORKERS ?= 2
 
-.PHONY: help install demo test test-slow test-gpu check format bench bench-full clean
+.PHONY: help install demo test test-slow test-explore test-gpu check format bench bench-full clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo       build the emoji bundle, draw pictures, compare with diffusers"
-	@echo "make test       run the tests"
-	@echo "make test-slow  the tests that take minutes or many gigabytes"
-	@echo "make test-gpu   the tests that need an NVIDIA GPU"
-	@echo "make check      ruff, mypy, the Dockerfile, packaging"
-	@echo "make bench      LatentRT beside diffusers: a report, and a line of JSON"
-	@echo "make bench-full every suite, beside every baseline"
-	@echo "make format     format the code"
-	@echo "make clean      remove what the others made"
+	@echo "make demo          build the emoji bundle, draw pictures, compare with diffusers"
+	@echo "make test          run the tests"
+	@echo "make test-slow     the tests that take minutes or many gigabytes"
+	@echo "make test-explore  the tests of properties, on many more examples, new ones every time"
+	@echo "make test-gpu      the tests that need an NVIDIA GPU"
+	@echo "make check         ruff, mypy, the Dockerfile, packaging"
+	@echo "make bench         LatentRT beside diffusers: a report, and a line of JSON"
+	@echo "make bench-full    every suite, beside every baseline"
+	@echo "make format        format the code"
+	@echo "make clean         remove what the others made"
 
 install: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ test: install
 
 test-slow: install
 	$(BIN)/pytest -m slow
+
+test-explore: install
+	$(BIN)/pytest -p no:xdist --hypothesis-profile=explore tests/runtime/samplers/test_properties.py
 
 test-gpu: install
 	$(BIN)/pytest -m gpu

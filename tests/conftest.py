@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 EMOJI = ROOT / "examples" / "emoji"
+
+with contextlib.suppress(ModuleNotFoundError):  # the tests for GPUs do without it
+    from hypothesis import settings
+
+    # The same examples in every run, so that a failure means a change; `make test-explore` looks for new ones.
+    settings.register_profile("repeatable", deadline=None, max_examples=200, derandomize=True)
+    settings.register_profile("explore", deadline=None, max_examples=20_000)
+    settings.load_profile("repeatable")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if not Path("/dev/nvidiactl").exists():

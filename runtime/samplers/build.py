@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import lru_cache, partial
 from typing import TypeVar
 
@@ -76,7 +77,6 @@ def plain(name: str, value: object) -> Value:
 
 @lru_cache(maxsize=512)
 def _build(request: TableRequest) -> SamplerTable:
-    steps = request.steps
     sampler, schedule = named_sampler(request)
     settings = resolve(
         sampler, schedule, request.model_schedule, dict(request.options), named=request.sampler is not None
@@ -87,7 +87,20 @@ def _build(request: TableRequest) -> SamplerTable:
             received=f"a {settings.ramp} schedule with them",
             expected="schedule='linspace', or a step count in place of the list",
         )
-    grid = settings.grid(settings.training, steps, **grid_settings(settings))
+    try:
+        with np.errstate(all="ignore"):  # what overflows or divides by zero is found in the finished table
+            table = _solve(sampler, settings, request)
+    except ArithmeticError as error:
+        raise undefined(sampler, settings, str(error)) from None
+    numbers = (getattr(table, field.name) for field in fields(table) if "sigmas" not in field.name)
+    if not all(np.isfinite(array).all() for array in numbers if isinstance(array, np.ndarray)):
+        raise undefined(sampler, settings, f"sigmas from {table.sigmas[0]:g} to {table.sigmas[-1]:g}")
+    return table
+
+
+def _solve(sampler: Sampler, settings: Resolved, request: TableRequest) -> SamplerTable:
+    """The solver's walk along the grid as a table, which need not be finite."""
+    grid = settings.grid(settings.training, request.steps, **grid_settings(settings))
     output_of = grid.output_of or partial(model_output, settings.prediction_type)
 
     def run(begin: int) -> Trace:
@@ -98,14 +111,16 @@ def _build(request: TableRequest) -> SamplerTable:
     trace = run(0)
     begin = first_step(trace, settings)
     trace = run(begin) if begin else trace
-    table = table_of(trace, last_evaluation(trace, settings), sampler, settings, request)
-    if not all(np.isfinite(weights).all() for weights in (table.state_weight, table.history_weights)):
-        raise RequestError(
-            f"{sampler.name} is not defined at these noise levels",
-            received=f"sigmas from {table.sigmas[0]:g} to {table.sigmas[-1]:g}",
-            expected="sigmas that a model is trained at",
-        )
-    return table
+    return table_of(trace, last_evaluation(trace, settings), sampler, settings, request)
+
+
+def undefined(sampler: Sampler, settings: Resolved, received: str) -> RequestError:
+    """The error for settings that lead out of the numbers."""
+    return RequestError(
+        f"{sampler.name} is not defined with these settings",
+        received=f"{received}, schedule {settings.schedule}",
+        expected="noise levels that a model is trained at",
+    )
 
 
 def named_sampler(request: TableRequest) -> tuple[Sampler, str | None]:

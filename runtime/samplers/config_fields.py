@@ -48,7 +48,7 @@ OPTIONAL = frozenset({"base_shift", "max_shift", "base_image_seq_len", "max_imag
 # Options of samplers that no scheduler has as a field, with a value of their type.
 OPTIONS: dict[str, Value] = {"eta": 0.0, "tau": 1.0, "tau_timesteps": (), "mu": 0.0, "image_seq_len": 0}
 
-# Lists and numbers that are null unless they are wanted, with a value of their type.
+# What is null unless it is wanted, with a value of its type.
 NULLABLE: dict[str, Value] = {
     "timesteps": (),
     "sigmas": (),
@@ -126,7 +126,7 @@ def checked_value(class_name: str, name: str, value: object, error: type[InputEr
     if value is None and (name in NULLABLE or default_of(name) is None):
         return None
     default = default_of(name)
-    if isinstance(default, tuple) or isinstance(value, list | tuple):
+    if isinstance(default, tuple):
         return checked_list(name, value, error)
     if isinstance(default, bool):
         if value is not None and not isinstance(value, bool):
@@ -134,6 +134,8 @@ def checked_value(class_name: str, name: str, value: object, error: type[InputEr
         return bool(value)
     if isinstance(default, int | float):
         return checked_number(name, value, error, whole=isinstance(default, int))
+    if isinstance(default, str) and not isinstance(value, str):
+        raise error(f"{name} has the wrong type", received=repr(value)[:80], expected="a name")
     return value
 
 

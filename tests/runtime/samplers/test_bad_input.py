@@ -66,6 +66,7 @@ def test_steps(steps: object):
         ("ddim", {"eta": "much"}, "eta.*number"),
         ("ddim", {"eta": float("inf")}, "eta is not finite"),
         ("sa_solver", {"tau": "x"}, "tau.*number"),
+        ("sa_solver", {"tau": (0.5,)}, "tau.*number"),
         ("sa_solver", {"tau_timesteps": 3}, "tau_timesteps is not a list"),
         ("sa_solver", {"tau_timesteps": [1.0]}, "two timesteps"),
         ("unipc", {"disable_corrector": 3}, "disable_corrector is not a list"),
@@ -183,8 +184,13 @@ def test_edm_schedules(options: dict[str, float], words: str):
         build_table(None, None, 5, model_schedule_from_config({"_class_name": "EDMEulerScheduler"}), **options)
 
 
+def test_a_shift_that_leaves_no_noise():
+    with pytest.raises(RequestError, match="no falling sigmas"):
+        build_table("heun", None, 1, SHIFTED, shift=1e-30)
+
+
 def test_sigmas_at_which_a_solver_is_not_defined():
-    with pytest.raises(RequestError, match="not defined at these noise levels"):
+    with pytest.raises(RequestError, match="not defined with these settings"):
         build_table("sa_solver", None, None, SD, sigmas=[1e-12, 0.0])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from latentrt.runtime.errors import RequestError
@@ -63,20 +63,17 @@ def check(name: str, schedule: str | None, count: int, model: ModelSchedule, **o
         assert np.isfinite(table.linear_map()).all()
 
 
-@settings(max_examples=250, deadline=None)
 @given(st.sampled_from(TRAINED), st.sampled_from([None, *schedule_names()]), steps, trained_models())
 def test_trained_models(name: str, schedule: str | None, count: int, model: ModelSchedule):
     check(name, schedule, count, model)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(FLOW), steps, st.floats(0.5, 12.0))
 def test_flow_models(name: str, count: int, shift: float):
     model = model_schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift})
     check(name, None, count, model)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "deis", "unipc"]),
     st.integers(1, 3),
@@ -103,7 +100,6 @@ CONFIGS = (
 )
 
 
-@settings(max_examples=500, deadline=None)
 @given(
     st.sampled_from([None, *sampler_names()]),
     st.sampled_from([None, *schedule_names()]),
@@ -122,7 +118,6 @@ def test_any_arguments_make_a_finite_table_or_one_error(
     assert np.isfinite(table.timesteps).all()
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(TRAINED), few_steps, trained_models())
 def test_a_perfect_denoiser_leads_to_the_image(name: str, count: int, model: ModelSchedule):
     """Of one image x0, every state on the way has its signal times x0 if the model knows it: weights sum to that."""
@@ -143,7 +138,6 @@ def test_a_perfect_denoiser_leads_to_the_image(name: str, count: int, model: Mod
     np.testing.assert_allclose((states @ image / scale)[:last], (signals / scale)[:last], atol=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(TRAINED), few_steps, st.floats(0.05, 1.0))
 def test_partial_runs_end_where_whole_runs_end(name: str, count: int, strength: float):
     model = model_schedule_from_config({"_class_name": "EulerDiscreteScheduler", **STABLE_DIFFUSION})
