@@ -126,7 +126,7 @@ def checked_value(class_name: str, name: str, value: object, error: type[InputEr
     if value is None and (name in NULLABLE or default_of(name) is None):
         return None
     default = default_of(name)
-    if isinstance(default, tuple):
+    if isinstance(default, tuple) or (default is None and isinstance(value, list | tuple)):
         return checked_list(name, value, error)
     if isinstance(default, bool):
         if value is not None and not isinstance(value, bool):
@@ -134,7 +134,7 @@ def checked_value(class_name: str, name: str, value: object, error: type[InputEr
         return bool(value)
     if isinstance(default, int | float):
         return checked_number(name, value, error, whole=isinstance(default, int))
-    if isinstance(default, str) and not isinstance(value, str):
+    if isinstance(value, list | tuple):
         raise error(f"{name} has the wrong type", received=repr(value)[:80], expected="a name")
     return value
 
