@@ -6,8 +6,11 @@ BIN := $(VENV)/bin
 BUNDLE := build/emoji
 # At most two: each worker builds bundles, and the tests load a PyTorch reference beside ours.
 WORKERS ?= 2
+# What runs on a machine with a GPU: nothing is installed there, see docs/gpu.md.
+GPU_PYTHON ?= python3
+ON_GPU := PYTHONPATH=$(CURDIR)/.types$(if $(PYTHONPATH),:$(PYTHONPATH)) $(GPU_PYTHON) -P -m
 
-.PHONY: help install demo test test-slow test-explore test-gpu check format bench bench-full clean
+.PHONY: help install demo test test-slow test-explore test-gpu check format bench bench-full bench-gpu clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +22,7 @@ help:
 	@echo "make check         ruff, mypy, the Dockerfile, packaging"
 	@echo "make bench         LatentRT beside diffusers: a report, and a line of JSON"
 	@echo "make bench-full    every suite, beside every baseline"
+	@echo "make bench-gpu     models in full size on this machine's GPU, beside diffusers eager and compiled"
 	@echo "make format        format the code"
 	@echo "make clean         remove what the others made"
 
@@ -46,8 +50,11 @@ test-slow: install
 test-explore: install
 	$(BIN)/pytest -p no:xdist --hypothesis-profile=explore tests/runtime/samplers/test_properties.py
 
-test-gpu: install
-	$(BIN)/pytest -m gpu
+# Only files with such tests: the others import what need not be installed there.
+GPU_TESTS = tests/kernels/gpu $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
+
+test-gpu:
+	$(ON_GPU) pytest -p no:cacheprovider -W default -m gpu $(GPU_TESTS)
 
 check: install
 	$(BIN)/ruff check .
@@ -67,13 +74,19 @@ bench: install
 	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji --out build/report
 	$(BIN)/latentrt bench-samplers
 
-# Every suite, beside every baseline. Those that need versions of their own are installed in environments of their own.
+# Every suite, beside every baseline. Those that need versions of their own are installed in environments of their own;
+# one that cannot be installed is absent from the report, which says so.
 bench-full: install
 	$(BIN)/latentrt build-engines examples/emoji --out $(BUNDLE)
-	$(BIN)/latentrt bench setup optimum-onnx
-	$(BIN)/latentrt bench setup openvino
+	$(BIN)/latentrt build-engines examples/emoji --out $(BUNDLE)-fp16 --precision fp16
+	-$(BIN)/latentrt bench setup optimum-onnx
+	-$(BIN)/latentrt bench setup openvino
 	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji --out build/report --suite all --side all \
-		--judge examples/emoji/training --runs 25
+		--also fp16=$(BUNDLE)-fp16 --size 128x128 --size 160x96 --size 96x160 --steps 20 --steps 4 --steps 50 \
+		--guidance-scale 5 --guidance-scale 1 --images 1 --images 2 --images 4 --judge examples/emoji/training --runs 25
+
+bench-gpu:
+	$(ON_GPU) latentrt.runtime.cli bench gpu --out build/gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -30,17 +30,24 @@ def differences(old: Results, new: Results) -> list[Difference]:
     """All figures that both results have."""
     found = []
     for side in sides(new):
-        for what, before, after, unit in _samples(old, new, side):
-            if before and after:
-                changed = change(before, after)
-                middles = median(before).value, median(after).value
+        for what, first, second, unit in _samples(old, new, side):
+            if first and second:
+                changed = change(first, second)
+                middles = median(first).value, median(second).value
                 found.append(Difference(side, what, *middles, unit, changed))
-        peaks = [record.peak_bytes for results in (old, new) for record in results.of(Memory) if record.side == side]
-        if len(peaks) == 2:
-            ratio = peaks[1] / peaks[0]
-            exact = Change(Estimate(ratio, ratio, ratio))
-            found.append(Difference(side, "peak memory", peaks[0], peaks[1], "MB", exact))
+        before, after = (next((m for m in results.of(Memory) if m.side == side), None) for results in (old, new))
+        if before is not None and after is not None:
+            found += _of_memory(side, "peak memory", before.peak_bytes, after.peak_bytes)
+            found += _of_memory(side, "peak GPU memory", before.device_peak_bytes, after.device_peak_bytes)
     return found
+
+
+def _of_memory(side: str, what: str, before: int, after: int) -> list[Difference]:
+    """One figure without chance, if both results have it."""
+    if not (before and after):
+        return []
+    ratio = after / before
+    return [Difference(side, what, before, after, "MB", Change(Estimate(ratio, ratio, ratio)))]
 
 
 def table_of(old: Results, new: Results, found: list[Difference], limit: float) -> Table:
@@ -61,6 +68,7 @@ def table_of(old: Results, new: Results, found: list[Difference], limit: float) 
         notes.append("The results are from different machines, systems, commits or numbers of threads.")
     if old.workload != new.workload:
         notes.append(f"The headline's calls differ: {old.workload.label}; {new.workload.label}.")
+    notes += [f"One of them is partial: it stopped during {one.partial}." for one in (old, new) if one.partial]
     columns = ("", "", "before", "after", "change (95 % interval)", "")
     return Table("Changes", columns, rows, " ".join(notes))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import diffusers  # noqa: F401  # the reference; imported here so that a missing extra is told at once
 import matplotlib as mpl  # noqa: F401  # likewise: after the measurement would be too late
@@ -12,14 +12,9 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from ..runtime.cli_inspect import PIPED_WIDTH
 from ..runtime.cli_values import size_from_text
-from ..runtime.errors import OutputError, RequestError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from .results import Record, Results
+from ..runtime.errors import RequestError
+from .cli_gpu import gpu, synthetic
 
 
 class _MeasureByDefault(TyperGroup):
@@ -56,13 +51,21 @@ def run(
     load_seconds: Annotated[float, typer.Option(help="Length of each load of the suite throughput.")] = 10.0,
     judge: Annotated[Path | None, typer.Option(help="Folder of a judge of pictures (retrieval.py); it is run.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder of other programs' environments and exports.")] = None,
-    allow_different_weights: Annotated[bool, typer.Option("--allow-different-weights")] = False,
+    provider: Annotated[
+        str, typer.Option(help="LatentRT's. Default: all of the bundle's that run on one device.")
+    ] = "auto",
+    allow_different_weights: Annotated[
+        bool, typer.Option("--allow-different-weights", help="Measure speed beside a reference of other weights.")
+    ] = False,
 ) -> None:
     """Measure a bundle beside other programs: a report, then one line of JSON."""
     from rich.console import Console
 
     from .prepare import PROMPTS, Wishes, prepare
-    from .run import SHORT, Recorder, amount, measure
+    from .report_files import make_folder
+    from .report_terminal import progress_bar
+    from .run import SHORT
+    from .run_to_files import run_to_files
 
     wishes = Wishes(
         suites=tuple(suite or SHORT),
@@ -81,31 +84,35 @@ def run(
         load_seconds=load_seconds,
         judge=judge,
         cache=cache,
+        provider=provider,
         allow_different_weights=allow_different_weights,
     )
     console = Console(stderr=True)
-    recorder = Recorder()
-    with _bar(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("starting", total=None)
         prepared = prepare(
             bundle, reference, wishes, progress=lambda text: bar.update(task, description=text, advance=1)
         )
-        _make_folder(out)
-        bar.update(task, total=amount(prepared.plan, prepared.suites))
-        partial = measure(
-            prepared.plan,
-            prepared.suites,
-            prepared.missing,
-            recorder,
-            seen=lambda record: _tell(console.print, record),
-        )
-    results = prepared.results(["latentrt", "bench", *sys.argv[2:]], recorder.records, partial)
-    _write(results, out)
-    _show(results)
-    print(_json_line(results, out), flush=True)
-    if partial is not None:
-        print(f"interrupted during {partial}: what was measured is in {out}", file=sys.stderr)
-        raise typer.Exit(130)
+        make_folder(out)
+        status = run_to_files(prepared, out, ["latentrt", "bench", *sys.argv[2:]], console, bar, task)
+    if status:
+        raise typer.Exit(status)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="results.json, or its folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.md, report.html and the plots.")],
+) -> None:
+    """Write the report of results once more, as this version writes it."""
+    from .report_files import make_folder, write_report
+    from .report_terminal import show
+    from .results import read_results
+
+    read = read_results(results)
+    make_folder(out)
+    write_report(read, out)
+    show(read)
 
 
 @app.command()
@@ -152,6 +159,10 @@ def setup(
     print(python)
 
 
+app.command()(gpu)
+app.command()(synthetic)
+
+
 def _bundles(texts: list[str]) -> dict[str, Path]:
     bundles = {}
     for text in texts:
@@ -160,85 +171,3 @@ def _bundles(texts: list[str]) -> dict[str, Path]:
             raise RequestError("--also", received=text, expected="NAME=BUNDLE")
         bundles[name] = Path(path)
     return bundles
-
-
-def _bar(console: object) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=console)  # type: ignore[arg-type]
-
-
-def _tell(say: object, record: Record) -> None:
-    """Bounds as soon as they are known, before what they bound is measured; and who is not there."""
-    from .results import Absent, Bound, Peaks
-
-    text = None
-    if isinstance(record, Peaks):
-        best, copy = record.matmul / 1e9, record.copy / 1e9
-        text = f"this machine: {best:.0f} GFLOP/s ({record.matmul_by}), copying {copy:.1f} GB/s"
-    elif isinstance(record, Bound):
-        text = f"bound of {record.stage}: {record.seconds * 1e3:.1f} ms ({record.flops / 1e9:.1f} GFLOP)"
-    elif isinstance(record, Absent):
-        text = f"absent: {record.title}: {record.reason}"
-    if text is not None:
-        say(text, highlight=False, markup=False, soft_wrap=True)  # type: ignore[operator]
-
-
-def _make_folder(out: Path) -> None:
-    """Before the work, not after it."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--out {out}", received=error.strerror, expected="a folder to write to") from None
-
-
-def _write(results: Results, out: Path) -> None:
-    from .plots import plots
-    from .report_html import html
-    from .report_markdown import markdown
-    from .results import encode_results
-
-    (out / "results.json").write_bytes(encode_results(results))
-    drawn = plots(results)
-    for plot in drawn:
-        (out / f"{plot.name}.svg").write_text(plot.svg, encoding="utf-8")
-    (out / "report.md").write_text(markdown(results, drawn), encoding="utf-8")
-    (out / "report.html").write_text(html(results, drawn), encoding="utf-8")
-
-
-def _show(results: Results) -> None:
-    from rich.console import Console
-
-    from .report_markdown import warnings
-    from .report_terminal import rich_table
-    from .tables import headline, limits, stage_table
-
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
-    for table in (headline(results), stage_table(results), limits(results)):
-        if table.rows:
-            console.print(rich_table(table))
-    for text in warnings(results):
-        console.print(text, highlight=False, markup=False)
-
-
-def _json_line(results: Results, out: Path) -> str:
-    """The headline's figures; all samples are in the file that it names."""
-    from .figures import cold, cold_ratio, sides, warm, warm_ratio
-
-    figures = {
-        side: {
-            "warm": warm(results, side),
-            "warm_ratio": warm_ratio(results, side),
-            "cold": cold(results, side),
-            "cold_ratio": cold_ratio(results, side),
-        }
-        for side in sides(results)
-    }
-    line = {
-        "schema_version": results.schema_version,
-        "results": str(out / "results.json"),
-        "partial": results.partial,
-        "sides": figures,
-    }
-    return msgspec.json.encode(line).decode()

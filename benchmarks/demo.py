@@ -18,11 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ..export.bundle_from_checkpoint import bundle_from_checkpoint
 from ..export.events import BuildEvent
 from ..runtime import Pipeline, load
-from ..runtime.errors import LatentRTError
+from ..runtime.errors import LatentRTError, RunError
 from .baselines import REFERENCE
 from .prepare import Wishes, prepare
+from .recorder import Recorder
 from .report_terminal import rich_table
-from .run import Recorder, measure
+from .run import measure
 from .tables import headline, stage_table
 
 STEPS = 20
@@ -74,11 +75,13 @@ def _compare(console: Console, checkpoint: Path, bundle: Path) -> None:
     recorder = Recorder()
     with console.status("comparing with diffusers") as status:
         prepared = prepare(bundle, checkpoint, wishes, progress=lambda text: status.update(text))
-        partial = measure(prepared.plan, prepared.suites, (), recorder)
-    results = prepared.results(sys.argv, recorder.records, partial)
-    console.print(rich_table(headline(results)), rich_table(stage_table(results)))
-    if partial is not None:
+        stopped = measure(prepared.plan, prepared.suites, (), recorder)
+    for failure in recorder.failures:
+        raise RunError(f"{failure.side} {failure.what} failed".strip(), received=failure.reason)
+    if stopped is not None:
         raise KeyboardInterrupt
+    results = prepared.results(sys.argv, recorder.records, None)
+    console.print(rich_table(headline(results)), rich_table(stage_table(results)))
 
 
 def _build(console: Console, checkpoint: Path, bundle: Path) -> float:

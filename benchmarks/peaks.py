@@ -1,7 +1,8 @@
-"""What this machine does at best: fp32 products and convolutions, and copying memory, at a number of threads.
+"""What this machine does at best: products and convolutions, and copying memory.
 
-The peak is the best of what numpy, torch and ONNX Runtime reach: a library's product alone would be too low a limit
-where another's convolution is faster, as it is on some processors.
+A processor's peak, in fp32 at a number of threads, is the best of what numpy, torch and ONNX Runtime reach: a library's
+product alone would be too low a limit where another's convolution is faster, as it is on some processors. A GPU's is
+what torch's product of large matrices of random numbers reaches: with zeros it would draw less power and clock higher.
 
 ``python -P -m latentrt.benchmarks.peaks`` prints a line of JSON; OMP_NUM_THREADS and its like are read by the libraries
 when they are imported, so it is a process of its own.
@@ -9,6 +10,7 @@ when they are imported, so it is a process of its own.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import msgspec
 import numpy as np
 
 from ..runtime.errors import RunError
+from .baselines import Device
 from .results import Peaks
 from .turns import environment
 
@@ -32,16 +35,20 @@ _PICTURES, _CHANNELS = (16, 32, 64), 256
 #: Copied from and to: far larger than any cache.
 _COPY_BYTES = 256 << 20
 
+#: The same for a GPU.
+_GPU_SIDES = (4096, 8192, 16384)
+_GPU_COPY_BYTES = 1 << 30
+
 _SECONDS = 0.5
 
 
-def measure_peaks(threads: int) -> Peaks:
-    """Measure in a process of its own.
+def measure_peaks(threads: int, device: Device, precision: str) -> Peaks:
+    """Measure in a process of its own; ``precision`` is a GPU's, a processor's is fp32.
 
     Raises:
         RunError: it failed.
     """
-    command = [sys.executable, "-P", "-m", "latentrt.benchmarks.peaks", str(threads)]
+    command = [sys.executable, "-P", "-m", "latentrt.benchmarks.peaks", str(threads), device, precision]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(threads), check=False)
     if done.returncode != 0:
         raise RunError("the machine's peaks could not be measured", received=done.stderr[-1000:])
@@ -50,14 +57,34 @@ def measure_peaks(threads: int) -> Peaks:
 
 def main() -> None:
     """Measure and print."""
-    threads = int(sys.argv[1])
+    threads, device, precision = int(sys.argv[1]), *sys.argv[2:]
+    peaks = _gpu_peaks(threads, precision) if device == "cuda" else _processor_peaks(threads)
+    print(msgspec.json.encode(peaks).decode())
+
+
+def _processor_peaks(threads: int) -> Peaks:
     best = {"numpy matmul": max(_numpy_matmul(side) for side in _SIDES)}
     if importlib.util.find_spec("torch") is not None:
         best["torch matmul"] = max(_torch_matmul(side, threads) for side in _SIDES)
     if importlib.util.find_spec("onnxruntime") is not None:
         best["onnxruntime convolution"] = max(_convolution(side, threads) for side in _PICTURES)
     by = max(best, key=lambda name: best[name])
-    print(msgspec.json.encode(Peaks(best[by], by, _copy(threads), threads)).decode())
+    return Peaks(best[by], by, _copy(threads), threads)
+
+
+def _gpu_peaks(threads: int, precision: str) -> Peaks:
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    best = 0.0
+    for side in _GPU_SIDES:
+        a, b = (torch.randn(side, side, device="cuda", dtype=dtype) for _ in range(2))
+        c = torch.empty_like(a)
+        best = max(best, 2 * side**3 / _best_gpu_seconds(functools.partial(torch.mm, a, b, out=c)))
+    source = torch.ones(_GPU_COPY_BYTES, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = 2 * _GPU_COPY_BYTES / _best_gpu_seconds(lambda: target.copy_(source))
+    return Peaks(best, "torch matmul", copy, threads, precision, torch.cuda.get_device_name())
 
 
 def _numpy_matmul(side: int) -> float:
@@ -106,6 +133,26 @@ def _copy(threads: int) -> float:
             worker.join()
 
     return 2 * 4 * count * threads / _best_seconds(copy)
+
+
+def _best_gpu_seconds(work: Callable[[], object]) -> float:
+    """``_best_seconds`` by the GPU's own clock."""
+    import torch
+
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def timed() -> float:
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1e3
+
+    timed()
+    best, stop = float("inf"), time.perf_counter() + _SECONDS
+    while time.perf_counter() < stop:
+        best = min(best, timed())
+    return best
 
 
 def _best_seconds(work: Callable[[], object]) -> float:

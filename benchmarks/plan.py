@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ..runtime.bundle import Bundle
-from .baselines import Installed
+from .baselines import Device, Installed
 from .workload import Start, Workload
 
 
@@ -17,10 +17,12 @@ from .workload import Start, Workload
 class Plan:
     """``workload`` is the call that the headline is about; ``variations`` differ from it in one thing each, and
     ``sizes`` are those that a service would switch between. Runs are per side and call; ``progress`` is told what is
-    going on, once for every thing measured. ``reference_hash`` names the reference's weights in the cache of other
-    programs' exports; ``judge`` is a folder with a ``retrieval.py`` that says what a picture shows."""
+    going on, once for every thing measured. ``provider`` is LatentRT's; ``reference_hash`` names the reference's
+    weights in the cache of other programs' exports; ``judge`` is a folder with a ``retrieval.py`` that says what a
+    picture shows."""
 
     bundle: Bundle
+    provider: str
     reference: Path
     reference_hash: str
     sides: tuple[Installed, ...]
@@ -38,12 +40,29 @@ class Plan:
     progress: Callable[[str], None] = lambda text: None
     judge: Path | None = None
 
+    @property
+    def device(self) -> Device:
+        """What all sides run on."""
+        return device_of(self.provider)
+
+    @property
+    def precision(self) -> str:
+        """What the reference computes in: fp32 on a processor, on a GPU the precision of the bundle's denoiser."""
+        return "fp32" if self.device == "cpu" else self.bundle.manifest.components["denoiser"].precision
+
     def start_of(self, installed: Installed) -> Start:
         """What a side is started with."""
         side = installed.side
-        source = side.source or str(self.bundle.path if side.reads == "bundle" else self.reference)
+        ours = side.reads == "bundle"
+        source = side.source or str(self.bundle.path if ours else self.reference)
         cache = self.cache / "exported" / f"{side.environment or side.name}-{self.reference_hash[:12]}"
-        return Start(source, self.threads, self.workload, str(cache), dict(side.options))
+        given = {"provider": self.provider} if ours else {"device": self.device, "precision": self.precision}
+        return Start(source, self.threads, self.workload, str(cache), given | dict(side.options))
+
+
+def device_of(provider: str) -> Device:
+    """What a provider's engines run on."""
+    return "cpu" if provider == "onnxruntime-cpu" else "cuda"
 
 
 def variations_of(

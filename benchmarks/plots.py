@@ -67,6 +67,8 @@ def color_of(results: Results, side: str) -> str:
 
 def _stages(results: Results, figure: Any) -> bool:
     named = [side for side in sides(results) if stages(results, side)]
+    if not named:
+        return False
     axes = figure.subplots()
     told = {side: stages(results, side) for side in named}
     left, labels = np.zeros(len(named)), [title(results, side) for side in named]
@@ -78,11 +80,13 @@ def _stages(results: Results, figure: Any) -> bool:
     axes.invert_yaxis()
     axes.set_xlabel("ms")
     axes.legend(ncols=len(shown), loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
-    return bool(named)
+    return True
 
 
 def _distribution(results: Results, figure: Any) -> bool:
     named = [side for side in sides(results) if measured(results, side)]
+    if not named:
+        return False
     over_time, histogram = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     for side in named:
         runs = [run.seconds * 1e3 for run in measured(results, side)]
@@ -93,7 +97,7 @@ def _distribution(results: Results, figure: Any) -> bool:
     over_time.xaxis.get_major_locator().set_params(integer=True)
     histogram.set_xlabel("calls")
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
-    return bool(named)
+    return True
 
 
 def _cold(results: Results, figure: Any) -> bool:
@@ -112,6 +116,8 @@ def _cold(results: Results, figure: Any) -> bool:
 
 def _cases(results: Results, figure: Any) -> bool:
     labels = cases(results)
+    if len(labels) < 2:
+        return False
     axes = figure.subplots()
     named = sides(results)
     for i, side in enumerate(named):
@@ -126,7 +132,7 @@ def _cases(results: Results, figure: Any) -> bool:
     axes.set_xticks(range(len(labels)), [label.replace(", ", "\n") for label in labels], fontsize=7)
     axes.set_ylabel("ms")
     figure.legend(loc="outside upper left", ncols=4, fontsize=8)
-    return len(labels) > 1
+    return True
 
 
 def _open_loop(results: Results, figure: Any) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..runtime.bundle import open_bundle
-from ..runtime.errors import RequestError
+from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.errors import LatentRTError, RequestError
 from ..runtime.manifest import Manifest
-from ..runtime.providers import available_threads, choose_provider
-from .baselines import Installed, Missing, cache_folder, find, left_out, sides_named
+from ..runtime.providers import PROVIDERS, available_threads
+from ..runtime.providers.choice import check_provider, choose_provider
+from .baselines import Installed, Missing, cache_folder, find, left_out, provider_side, sides_named
 from .machine import machine
-from .plan import Plan, variations_of
+from .plan import Plan, device_of, variations_of
 from .results import SCHEMA_VERSION, Record, Results, Subject
 from .run import SHORT, SUITES
 from .weights_check import check_reference
@@ -25,7 +26,8 @@ PROMPTS = ("a rocket on a blue background", "a fox on a green background", "a bi
 @dataclass(frozen=True)
 class Wishes:
     """What to measure. Of sizes, steps, guidance and images, the first is the headline's and the others vary it;
-    without sizes, it is the bundle's own. ``suites`` may hold ``all``."""
+    without sizes, it is the bundle's own. ``suites`` may hold ``all``. ``other_providers`` are those measured beside
+    ``provider``: None for every one that can run on the same device, if that is ``auto``."""
 
     suites: tuple[str, ...] = SHORT
     sides: tuple[str, ...] = ()
@@ -44,6 +46,8 @@ class Wishes:
     load_seconds: float = 10.0
     judge: Path | None = None
     cache: Path | None = None
+    provider: str = "auto"
+    other_providers: tuple[str, ...] | None = None
     allow_different_weights: bool = False
 
 
@@ -56,6 +60,11 @@ class Prepared:
     missing: tuple[Missing, ...]
     subject: Subject
     started: str
+    machine: Mapping[str, str]
+
+    def without(self, missing: Sequence[Missing]) -> Prepared:
+        """The same, with more sides that are not there."""
+        return replace(self, missing=(*missing, *self.missing))
 
     def results(self, command: Sequence[str], records: Sequence[Record], partial: str | None) -> Results:
         """The results, with what has been recorded so far."""
@@ -68,7 +77,7 @@ class Prepared:
             subject=self.subject,
             workload=self.plan.workload,
             threads=self.plan.threads,
-            machine=machine(),
+            machine=dict(self.machine),
             records=tuple(records),
         )
 
@@ -88,19 +97,30 @@ def prepare(
         ("--cold-runs", 0, (wishes.cold_runs,)),
         ("--steps", 1, wishes.steps),
         ("--images", 1, wishes.images),
-        ("--threads", 1, (wishes.threads or available_threads(),)),
+        ("--threads", 1, () if wishes.threads is None else (wishes.threads,)),
     ):
         _at_least(name, values, least)
+    if not 0 < wishes.load_seconds < float("inf"):
+        raise RequestError("--load-seconds", received=wishes.load_seconds, expected="seconds, more than 0")
     bundle = open_bundle(bundle_path, verify=False)
+    if bundle.manifest.task != "text-to-image":
+        raise RequestError(f"{bundle_path}", received=bundle.manifest.task, expected="a bundle for text-to-image")
     for width, height in wishes.sizes:
         _fits(bundle.manifest, width, height)
-    provider = choose_provider(bundle, "auto")
+    provider = choose_provider(bundle, wishes.provider)
     same, digest = check_reference(bundle, reference, allow_different_weights=wishes.allow_different_weights)
-    named = sides_named(wishes.sides, wishes.also)
+    others = [name for name in PROVIDERS if name != provider and bundle.engines(name)]
+    unable = _unable(bundle, others)
+    able = [name for name in others if name not in unable and device_of(name) == device_of(provider)]
+    beside = wishes.other_providers
+    if beside is None:
+        beside = tuple(able) if wishes.provider == "auto" else ()
+    named = sides_named(wishes.sides, wishes.also, beside)
     for path in wishes.also.values():
         open_bundle(path, verify=False)
     cache = wishes.cache or cache_folder()
-    found = [find(side, cache / "environments") for side in named]
+    components = bundle.manifest.components
+    found = [find(side, cache / "environments", device_of(provider), components) for side in named]
     defaults = bundle.manifest.defaults
     (width, height), *sizes = wishes.sizes or ((defaults.width, defaults.height),)
     work = Workload(
@@ -109,6 +129,7 @@ def prepare(
     variations = variations_of(work, tuple(sizes), wishes.steps[1:], wishes.guidance[1:], wishes.images[1:])
     plan = Plan(
         bundle=bundle,
+        provider=provider,
         reference=reference,
         reference_hash=digest,
         sides=tuple(side for side in found if isinstance(side, Installed)),
@@ -131,7 +152,19 @@ def prepare(
     precision = ", ".join(sorted({component.precision for component in manifest.components.values()}))
     subject = Subject(manifest.name, bundle.hash, manifest.family, precision, provider, same)
     missing = [side for side in found if isinstance(side, Missing)]
-    return Prepared(plan, suites, (*missing, *left_out(wishes.sides)), subject, started)
+    missing += [Missing(provider_side(name), reason) for name, reason in unable.items()]
+    return Prepared(plan, suites, (*missing, *left_out(wishes.sides)), subject, started, machine())
+
+
+def _unable(bundle: Bundle, providers: Sequence[str]) -> dict[str, str]:
+    """The providers that cannot run on this machine, and why."""
+    reasons = {}
+    for name in providers:
+        try:
+            check_provider(bundle, name)
+        except LatentRTError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def _suites(wishes: Wishes) -> tuple[str, ...]:

@@ -71,8 +71,10 @@ def _pictures(results: Results) -> str:
     """A row for each call: the reference, then every side with what differs below it."""
     found = results.of(Picture)
     rows = []
-    for case, prompt in dict.fromkeys((picture.case, picture.prompt) for picture in found):
-        drawn = {picture.side: picture.png for picture in found if (picture.case, picture.prompt) == (case, prompt)}
+    of_same: dict[tuple[str, str, int], dict[str, str]] = {}
+    for picture in found:
+        of_same.setdefault((picture.case, picture.prompt, picture.image), {})[picture.side] = picture.png
+    for (_, prompt, _), drawn in of_same.items():
         if REFERENCE not in drawn:
             continue
         cells = [_picture(drawn[REFERENCE], f"{prompt}: {title(results, REFERENCE)}")]
@@ -82,7 +84,7 @@ def _pictures(results: Results) -> str:
         rows.append(f"<div>{''.join(cells)}</div>")
     if not rows:
         return ""
-    note = f"Below each: its difference from the reference, {AMPLIFIED} times amplified."
+    note = f"Of large ones the middle. Below each: its difference from the reference, {AMPLIFIED} times amplified."
     heading = f'<h2>Pictures from identical initial latents</h2><p class="note">{note}</p>'
     return f"{heading}<div class=pictures>{''.join(rows)}</div>"
 

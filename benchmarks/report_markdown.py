@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .baselines import OURS, REFERENCE
 from .figures import reference_noise, title
-from .results import Present, Results
+from .results import Failure, Present, Results
 from .table import Table
 from .tables import all_tables, headline
 
@@ -57,7 +57,11 @@ def warnings(results: Results) -> list[str]:
             f"which moved by {noise.drift:+.1%} from the first half of the measurement to the second."
         )
     if results.partial is not None:
-        told.append(f"**Partial**: the run was interrupted during {results.partial}.")
+        told.append(f"**Partial**: the run stopped during {results.partial}.")
+    failed = results.of(Failure)
+    if failed:
+        what = ", ".join(dict.fromkeys(f"{record.side} {record.what}".strip() for record in failed))
+        told.append(f"**Partial**: not measured: {what}.")
     if not results.subject.same_weights:
         told.append(f"**{title(results, OURS)} and the reference have different weights.**")
     return told

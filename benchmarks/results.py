@@ -13,7 +13,10 @@ import msgspec
 from ..runtime.errors import RequestError
 from .workload import Workload
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+#: Version 1 is version 2 without failures, GPUs, and more than one picture a call: all of its files are read.
+_READ = (1, SCHEMA_VERSION)
 
 #: ``first`` is the first call after loading; ``warm-up`` calls follow it; both are kept and shown, not summarised with
 #: the ``measured`` ones. A ``switch`` is a call of another size than the one before it.
@@ -30,10 +33,18 @@ class Present(msgspec.Struct, frozen=True, tag=True):
 
 
 class Absent(msgspec.Struct, frozen=True, tag=True):
-    """A side that did not take part, or that failed on the way."""
+    """A side that did not take part."""
 
     side: str
     title: str
+    reason: str
+
+
+class Failure(msgspec.Struct, frozen=True, tag=True):
+    """Something that was asked for and could not be measured: ``what`` of a side, or a whole suite (no ``side``)."""
+
+    side: str
+    what: str
     reason: str
 
 
@@ -79,11 +90,13 @@ class LoadRun(msgspec.Struct, frozen=True, tag=True):
 
 
 class Memory(msgspec.Struct, frozen=True, tag=True):
-    """Host memory of a fresh process: resident after loading, and the largest during one call."""
+    """Host memory of a fresh process: resident after loading, and the largest during one call. The same of the GPU."""
 
     side: str
     loaded_bytes: int
     peak_bytes: int
+    device_loaded_bytes: int = 0
+    device_peak_bytes: int = 0
 
 
 class Size(msgspec.Struct, frozen=True, tag=True):
@@ -95,23 +108,28 @@ class Size(msgspec.Struct, frozen=True, tag=True):
 
 class Overhead(msgspec.Struct, frozen=True, tag=True):
     """One LatentRT call: seconds outside the engines, and the most host memory that any step takes on top of what it
-    found (numpy's and Python's allocations; the provider's own are not seen)."""
+    found (numpy's and Python's allocations; the provider's own are not seen). ``allocations`` are buffers taken from
+    the device during the call, ``synchronizations`` how often the host waited for it."""
 
     round: int
     steps: int
     seconds: float
     outside_engines_seconds: float
     step_bytes: int
+    allocations: int | None = None
+    synchronizations: int | None = None
 
 
 class Peaks(msgspec.Struct, frozen=True, tag=True):
-    """What this machine does at best: fp32 products or convolutions in FLOP/s (``matmul``, and by what), copying in
-    bytes read and written a second."""
+    """What this machine does at best: products or convolutions in FLOP/s (``matmul``, and by what) in a ``precision``,
+    copying in bytes read and written a second. Of the ``device`` that the engines run on."""
 
     matmul: float
     matmul_by: str
     copy: float
     threads: int
+    precision: str = "fp32"
+    device: str = "cpu"
 
 
 class Bound(msgspec.Struct, frozen=True, tag=True):
@@ -127,8 +145,9 @@ class Bound(msgspec.Struct, frozen=True, tag=True):
 
 
 class Difference(msgspec.Struct, frozen=True, tag=True):
-    """A side beside the reference, from identical initial latents. ``pixels_max`` in 0..255, ``psnr`` in dB (infinite
-    for equal pictures); ``ssim`` and ``lpips`` are None where their package is not installed."""
+    """A side's picture beside the reference's, from identical initial latents. ``pixels_max`` in 0..255, ``psnr`` in dB
+    (None for equal pictures); ``ssim`` and ``lpips`` are None where their package is not installed. ``image`` counts
+    the pictures of one call."""
 
     side: str
     case: str
@@ -139,15 +158,17 @@ class Difference(msgspec.Struct, frozen=True, tag=True):
     psnr: float | None
     ssim: float | None
     lpips: float | None
+    image: int = 0
 
 
 class Picture(msgspec.Struct, frozen=True, tag=True):
-    """What a side drew: base64 of a PNG."""
+    """What a side drew, or the middle of it: base64 of a PNG; ``image`` counts the pictures of one call."""
 
     side: str
     case: str
     prompt: str
     png: str
+    image: int = 0
 
 
 class Recognition(msgspec.Struct, frozen=True, tag=True):
@@ -162,18 +183,21 @@ class Recognition(msgspec.Struct, frozen=True, tag=True):
 
 
 class Build(msgspec.Struct, frozen=True, tag=True):
-    """One ``build-engines``: ``cold`` into an empty folder, ``warm`` again with nothing changed."""
+    """One ``build-engines``: ``cold`` into an empty folder, ``warm`` again with nothing changed. Seconds of the whole
+    command, of each component, and of each stage of all of them (export, compile, gate)."""
 
     kind: Literal["cold", "warm"]
     seconds: float
     components: dict[str, float]
     peak_bytes: int
     bundle_bytes: int
+    stages: dict[str, float] = {}
 
 
 Record = (
     Present
     | Absent
+    | Failure
     | Loaded
     | Run
     | ColdStart
@@ -203,7 +227,8 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Results(msgspec.Struct, frozen=True):
-    """A whole run. ``partial`` says where it stopped if it did not come to its end; ``command`` reproduces it."""
+    """A whole run. ``partial`` says during what it stopped if it did not come to its end, or is not there yet;
+    ``command`` reproduces it."""
 
     schema_version: int
     started: str
@@ -230,6 +255,13 @@ def encode_results(results: Results) -> bytes:
     return msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n"
 
 
+def write_results(results: Results, path: Path) -> None:
+    """Write ``results.json`` whole or not at all: who reads it meanwhile, or after a crash, finds one or the other."""
+    unfinished = path.with_name(f"{path.name}.new")
+    unfinished.write_bytes(encode_results(results))
+    unfinished.replace(path)
+
+
 def read_results(path: Path) -> Results:
     """Read ``results.json``, or the one in a report's folder.
 
@@ -237,12 +269,12 @@ def read_results(path: Path) -> Results:
         RequestError: no such file, not JSON, or another schema.
     """
     file = path / "results.json" if path.is_dir() else path
-    expected = f"results of schema version {SCHEMA_VERSION}"
+    expected = f"results of schema version {' or '.join(map(str, _READ))}"
     remedy = "measure again: latentrt bench BUNDLE --reference CHECKPOINT --out REPORT"
     try:
         data = file.read_bytes()
         version = msgspec.json.decode(data, type=_Version).schema_version
-        if version == SCHEMA_VERSION:
+        if version in _READ:
             return msgspec.json.decode(data, type=Results)
     except OSError as error:
         raise RequestError(f"{file}: cannot be read", received=error.strerror, expected=expected) from None

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from ..export.flops import graph_work
 from ..runtime.bundle import Bundle
-from ..runtime.samplers import build_table, model_schedule_from_config
+from ..runtime.conditioning import unique_texts
+from ..runtime.request import request_from_arguments
+from ..runtime.samplers import model_schedule_from_config
 from ..runtime.spec import TensorSpec, resolve_shape
+from ..runtime.tables import table_of
 from .results import Bound, Peaks
 from .workload import Workload
 
-_BYTES = {"float32": 4, "float16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
+_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "uint8": 1, "bool": 1}
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,21 @@ def bounds(bundle: Bundle, work: Workload, peaks: Peaks) -> list[Bound]:
 
 
 def calls_of(bundle: Bundle, work: Workload) -> list[Calls]:
-    """The engine calls of one request without a negative prompt, as the pipeline makes them."""
+    """The engine calls of one request without a negative prompt, by the pipeline's own rules of what is guided."""
     manifest = bundle.manifest
-    table = build_table(
-        None,
-        None,
-        work.num_inference_steps,
-        model_schedule_from_config(manifest.scheduler),
+    request = request_from_arguments(
+        manifest,
+        work.prompt,
+        width=work.width,
+        height=work.height,
+        num_inference_steps=work.num_inference_steps,
         guidance_scale=work.guidance_scale,
+        num_images_per_prompt=work.images,
     )
+    table = table_of(request, manifest, model_schedule_from_config(manifest.scheduler))
     height, width = work.height // manifest.latent_space.scale, work.width // manifest.latent_space.scale
     guided = sum(1 for scale in table.guidance.tolist() if scale != 1)
-    texts = 1 if guided == 0 or manifest.force_zeros_for_empty_prompt else 2
+    texts = len(unique_texts(request, zero_omitted=manifest.force_zeros_for_empty_prompt))
     encoders = [encoding.component for encoding in manifest.text_encodings if encoding.component in manifest.components]
     latent = {"height": height, "width": width}
     calls = [Calls("text", encoder, 1, {"texts": texts}) for encoder in encoders]

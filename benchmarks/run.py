@@ -1,16 +1,18 @@
-"""A whole run: sides started, suites measured one after another, whatever was measured kept when it is interrupted."""
+"""A whole run: sides started, suites measured one after another."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ..runtime.errors import RunError
-from .baselines import OURS, REFERENCE, Installed, Missing
+from .baselines import OURS, REFERENCE, Missing
 from .plan import Plan
-from .results import Absent, Loaded, Present, Record
-from .suites import build, latency, limit, memory, overhead, quality, throughput
+from .recorder import Recorder
+from .results import Absent, Failure, Loaded, Present, Record
+from .suites import build, installation, latency, limit, memory, overhead, quality, throughput
 from .turns import Worker
 
 
@@ -31,55 +33,42 @@ SUITES: dict[str, Suite] = {
     "recognition": Suite(quality.recognition, quality.amount_of_recognition),
     "throughput": Suite(throughput.measure, throughput.amount),
     "build": Suite(build.measure, build.amount),
-    "installation": Suite(memory.measure_installation, memory.amount_of_installation),
+    "installation": Suite(installation.measure, installation.amount),
 }
 
 #: What is measured if nothing is asked for.
 SHORT = ("memory", "latency", "overhead", "quality")
 
 
-class Recorder:
-    """Keeps records as they come, so that they are there whatever happens."""
+@dataclass(frozen=True)
+class Stopped:
+    """A run that did not come to its end: what was going on, and the exit status that tells why."""
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-
-    def extend(self, records: Iterator[Record], seen: Callable[[Record], None]) -> None:
-        """Keep and show each record."""
-        for record in records:
-            self.records.append(record)
-            seen(record)
+    during: str
+    status: int
 
 
-def measure(
-    plan: Plan,
-    suites: Sequence[str],
-    missing: Sequence[Missing],
-    recorder: Recorder,
-    seen: Callable[[Record], None] = lambda record: None,
-) -> str | None:
-    """Run the suites into ``recorder``; returns None, or what was going on when it was interrupted.
+def measure(plan: Plan, suites: Sequence[str], missing: Sequence[Missing], recorder: Recorder) -> Stopped | None:
+    """Run the suites into ``recorder``, whatever fails on the way; returns None if all of them have had their turn.
 
-    Raises:
-        RunError: LatentRT or the reference failed; a baseline that fails becomes absent instead.
+    Without LatentRT or the reference there is nothing to compare: if one of them cannot be loaded, the run stops.
     """
-    now = "starting"
     try:
-        recorder.extend((Absent(m.side.name, m.side.title, m.reason) for m in missing), seen)
-        recorder.extend(limit.measure(plan), seen)
+        recorder.extend("starting", [Absent(m.side.name, m.side.title, m.reason) for m in missing])
+        recorder.extend("limit", limit.measure(plan))
         with ExitStack() as stack:
-            now = "loading"
             workers: list[Worker] = []
-            for installed in plan.sides:
-                recorder.extend(_load(plan, installed, workers, stack), seen)
-            now = "warming up"
-            recorder.extend(_warm_up(plan, workers), seen)
+            recorder.extend("loading", _load(plan, workers, stack))
+            if {OURS, REFERENCE} - {worker.side.name for worker in workers}:
+                return Stopped("loading", 1)
+            recorder.extend("warming up", _warm_up(plan, workers))
             for name in SUITES:
                 if name in suites:
-                    now = name
-                    recorder.extend(SUITES[name].measure(plan, workers), seen)
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, or the command line's answer to a request to end
-        return now
+                    recorder.extend(name, SUITES[name].measure(plan, workers))
+    except KeyboardInterrupt:
+        return Stopped(recorder.during, 128 + signal.SIGINT)
+    except SystemExit as status:  # the command line's answer to a request to end
+        return Stopped(recorder.during, int(status.code or 1))
     return None
 
 
@@ -89,22 +78,21 @@ def amount(plan: Plan, suites: Sequence[str]) -> int:
     return before + sum(SUITES[name].amount(plan) for name in suites)
 
 
-def _load(
-    plan: Plan, installed: Installed, workers: list[Worker], stack: ExitStack
-) -> Iterator[Present | Loaded | Absent]:
-    side = installed.side
-    plan.progress(f"{side.name}: loading")
-    try:
-        worker = stack.enter_context(Worker(installed, plan.start_of(installed)))
-    except RunError as error:
-        if side.name in (OURS, REFERENCE):
-            raise
-        yield Absent(side.name, side.title, str(error))
-        return
-    ready = worker.ready
-    workers.append(worker)
-    yield Present(side.name, side.title, ready.versions, ready.settings)
-    yield Loaded(side.name, ready.seconds, ready.preparing_seconds, ready.resident_bytes)
+def _load(plan: Plan, workers: list[Worker], stack: ExitStack) -> Iterator[Record]:
+    """Every side's process, into ``workers``."""
+    for installed in plan.sides:
+        side = installed.side
+        plan.progress(f"{side.name}: loading")
+        try:
+            worker = stack.enter_context(Worker(installed, plan.start_of(installed)))
+        except RunError as error:
+            yield Absent(side.name, side.title, "could not be loaded")
+            yield Failure(side.name, "loading", str(error))
+            continue
+        ready = worker.ready
+        workers.append(worker)
+        yield Present(side.name, side.title, ready.versions, ready.settings)
+        yield Loaded(side.name, ready.seconds, ready.preparing_seconds, ready.resident_bytes)
 
 
 def _warm_up(plan: Plan, workers: Sequence[Worker]) -> Iterator[latency.Record]:

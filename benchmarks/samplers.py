@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..kernels.reference import StepWeights, denoise_step
-from ..runtime.samplers import SamplerTable, build_table, model_schedule_from_config, sampler_names
+from ..kernels.slots import Route, denoise_slots, empty_slots
+from ..kernels.table_rows import HISTORY, Column, table_rows
+from ..runtime.samplers import build_table, model_schedule_from_config, sampler_names
 from ..runtime.samplers.registry import BY_NAME
 from .machine import machine
 from .statistics import Estimate, median, paired_ratio
@@ -122,18 +123,23 @@ def updating(name: str, runs: int) -> Updates:
     """One update in the middle of a guided run, the copy and diffusers in turn."""
     model = model_schedule_from_config(CONFIGS["trained"])
     table = build_table(name, None, RUN_STEPS, model, guidance_scale=GUIDANCE_SCALE)
-    weights = weights_of(table, RUN_STEPS // 2)
+    rows, position = table_rows(table), 1 + RUN_STEPS // 2  # the first row makes the input of the first evaluation
     source = np.random.default_rng(0)
     noise, outputs = normal(source, *STATE), normal(source, 2 * STATE[0], *STATE[1:])
-    x, model_input, history = noise.copy(), np.empty_like(outputs), [noise.copy() for _ in weights.history_weights]
-    touched = registers_touched(weights)
+    images, area = STATE[0], STATE[2] * STATE[3]
+    slots = empty_slots(images, STATE[1] * area, area, rows)
+    slots.history[...] = noise.reshape(images, 1, -1)
+    model_input, timesteps = np.empty((2 * images, STATE[1] * area), np.float32), np.empty(2 * images, np.float32)
+    touched = registers_touched(rows[position])
     # A copy reads one half of the bytes and writes the other: of an odd number, the last array is copied by half.
-    sizes = [x.size] * (touched // 2) + [x.size // 2] * (touched % 2)
+    sizes = [noise.size] * (touched // 2) + [noise.size // 2] * (touched % 2)
     copies = [(np.empty(size, np.float32), np.ones(size, np.float32)) for size in sizes]
     steps = diffusers_updates(name, torch.from_numpy(noise), torch.from_numpy(outputs))
+    routes, flat_outputs = routes_of(images), outputs.reshape(2 * images, -1)
 
     def update() -> None:
-        denoise_step(x, outputs, history, (), model_input, weights)
+        slots.position[...] = position
+        denoise_slots(slots, routes, flat_outputs, model_input, timesteps)
 
     def copy() -> None:
         for copied, original in copies:
@@ -148,14 +154,14 @@ def updating(name: str, runs: int) -> Updates:
         for state in times:
             row = []
             for work in (update, copy, reference):
-                np.copyto(x, noise)
+                np.copyto(slots.state, noise.reshape(images, -1))
                 if state == "warm":
                     work()
                 else:
                     np.add(elsewhere, 1, out=elsewhere)
                 row.append(seconds(work))
             times[state].append((row[0], row[1], row[2]))
-    return Updates(touched * x.nbytes, summary(times["warm"]), summary(times["cold"]))
+    return Updates(touched * noise.nbytes, summary(times["warm"]), summary(times["cold"]))
 
 
 def summary(times: Sequence[tuple[float, float, float]]) -> Updating:
@@ -170,29 +176,26 @@ def summary(times: Sequence[tuple[float, float, float]]) -> Updating:
     )
 
 
-def registers_touched(weights: StepWeights) -> int:
-    """How many arrays of the state's size a guided update without noise reads or writes, each counted once.
+def routes_of(images: int) -> NDArray[np.int32]:
+    """Each image in a slot of its own: the conditional rows of all, then the unconditional ones."""
+    routes = np.zeros((images, len(Route)), np.int32)
+    rows = np.arange(images)
+    routes[:, Route.SLOT] = routes[:, Route.CONDITIONAL_OUTPUT] = routes[:, Route.CONDITIONAL_INPUT] = rows
+    routes[:, Route.UNCONDITIONAL_OUTPUT] = routes[:, Route.UNCONDITIONAL_INPUT] = images + rows
+    return routes
+
+
+def registers_touched(row: Array) -> int:
+    """How many arrays of the state's size a guided update without noise reads or writes, each counted once; ``row`` is
+    one of ``table_rows``.
 
     Read: both outputs, the state, the older stored outputs that have a weight. Written: the state, both rows of the
     next input, the new stored output if a later update reads it.
     """
-    older = weights.history_weights[1:]
-    read = 3 + sum(weight != 0 for weight in older)
-    written = 3 + bool(older)
+    older = row[Column.HISTORY_WEIGHTS + 1 : Column.HISTORY_WEIGHTS + HISTORY]
+    read = 3 + int(np.count_nonzero(older))
+    written = 3 + int(row[Column.KEEPS_STORED])
     return read + written
-
-
-def weights_of(table: SamplerTable, k: int) -> StepWeights:
-    """The numbers of evaluation ``k``."""
-    return StepWeights(
-        guidance=float(table.guidance[k]),
-        state_to_stored=float(table.state_to_stored[k]),
-        output_to_stored=float(table.output_to_stored[k]),
-        state_weight=float(table.state_weight[k]),
-        history_weights=tuple(table.history_weights[k].tolist()),
-        noise_weights=(),
-        next_input_scale=float(table.input_scale[k + 1]),
-    )
 
 
 def diffusers_updates(name: str, x: torch.Tensor, outputs: torch.Tensor) -> Iterator[Callable[[], object]]:

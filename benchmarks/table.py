@@ -23,6 +23,11 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
 
 
+def rate(flops: float) -> str:
+    """FLOP a second: ``"230 GFLOP/s"``, ``"283 TFLOP/s"``."""
+    return f"{flops / 1e9:.0f} GFLOP/s" if flops < 1e13 else f"{flops / 1e12:.0f} TFLOP/s"
+
+
 def megabytes(count: int) -> str:
     """``"216 MB"``."""
     return f"{count / 1e6:.0f} MB"

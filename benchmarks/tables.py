@@ -5,12 +5,12 @@ from __future__ import annotations
 from .baselines import OURS, REFERENCE
 from .figures import (
     STAGES,
-    achieved,
     cases,
     cold,
     cold_ratio,
     first_call,
     load_to_picture,
+    measured,
     sides,
     stages,
     title,
@@ -19,19 +19,16 @@ from .figures import (
 )
 from .results import (
     Absent,
-    Build,
     Difference,
+    Failure,
     LoadRun,
     Memory,
-    Overhead,
-    Peaks,
     Present,
     Recognition,
     Results,
     Run,
-    Size,
 )
-from .statistics import median, summary
+from .statistics import summary
 from .table import (
     Table,
     first_line,
@@ -43,6 +40,7 @@ from .table import (
     times,
     worst,
 )
+from .tables_costs import builds, disk, efficiency, limits, memory, overhead
 
 
 def headline(results: Results) -> Table:
@@ -69,8 +67,10 @@ def headline(results: Results) -> Table:
         "", "warm picture", "ratio", "cold start to PNG", "ratio", "peak memory",
         "largest pixel difference",
     )  # fmt: skip
+    shown = [i for i in range(len(columns)) if i == 0 or any(row[i] not in ("", "-") for row in rows)]
+    cells = tuple(tuple(row[i] for i in shown) for row in rows)
     absent = "; ".join(f"{record.title} is absent: {first_line(record.reason)}" for record in results.of(Absent))
-    return Table(results.workload.label, columns, tuple(rows), absent)
+    return Table(results.workload.label, tuple(columns[i] for i in shown), cells, absent)
 
 
 def percentiles(results: Results) -> Table:
@@ -109,6 +109,19 @@ def stage_table(results: Results) -> Table:
     return Table("Stages", ("", *(title(results, side) for side in named)), rows, note)
 
 
+def stage_percentiles(results: Results) -> Table:
+    """Every stage of the headline's call, with intervals."""
+    rows = []
+    for side in sides(results):
+        runs = measured(results, side)
+        for stage in [name for name in STAGES if runs and name in runs[0].stages]:
+            figures = summary([run.stages.get(stage, 0.0) for run in runs])
+            percents = (figures.p50, figures.p90, figures.p95, figures.p99)
+            rows.append((title(results, side), stage, *map(interval, percents)))
+    columns = ("", "stage", "p50 (95 % interval), ms", "p90", "p95", "p99")
+    return Table("Stages, spread", columns, tuple(rows))
+
+
 def starting(results: Results) -> Table:
     """Cold starts, loading, first calls, and what warming up took."""
     rows = []
@@ -141,41 +154,6 @@ def switching(results: Results) -> Table:
     return Table("Changing the size from call to call", columns, tuple(rows))
 
 
-def limits(results: Results) -> Table:
-    """Bounds, what was achieved, and how much of the bound that is."""
-    rows = [
-        (
-            bound.stage, str(bound.calls), f"{bound.flops / 1e9:.2f}", f"{bound.bytes / 1e6:.1f}",
-            f"{bound.seconds * 1e3:.1f}", f"{taken * 1e3:.1f}", f"{bound.flops / taken / 1e9:.0f}",
-            f"{bound.seconds / taken:.0%}",
-        )
-        for bound, taken in achieved(results)
-    ]  # fmt: skip
-    note = " ".join(
-        f"Measured in this run: {peaks.matmul / 1e9:.0f} GFLOP/s in fp32 ({peaks.matmul_by}), copying "
-        f"{peaks.copy / 1e9:.1f} GB/s, {peaks.threads} threads."
-        for peaks in results.of(Peaks)
-    )
-    columns = ("stage", "engine calls", "GFLOP", "MB", "bound, ms", "taken, ms", "GFLOP/s", "of the bound")
-    return Table("The limit", columns, tuple(rows), note)
-
-
-def overhead(results: Results) -> Table:
-    """Time outside the engines."""
-    records = results.of(Overhead)
-    if not records:
-        return Table("Outside the engines", (), ())
-    share = median([record.outside_engines_seconds / record.seconds for record in records])
-    step = median([record.outside_engines_seconds / record.steps for record in records])
-    rows = (
-        ("share of the call", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
-        ("per step", f"{step.value * 1e6:.0f} us"),
-        ("host memory that a step takes and gives back", f"{records[0].step_bytes / 1e3:.1f} kB"),
-    )
-    note = "Everything but the engines' calls, of the whole call: tokenizing, the sampler's updates, the picture."
-    return Table("Outside the engines", ("", "LatentRT"), rows, note)
-
-
 def serving(results: Results) -> Table:
     """Requests under load."""
     rows = []
@@ -199,22 +177,8 @@ def serving(results: Results) -> Table:
     return Table("Under load", columns, tuple(rows), note)
 
 
-def memory(results: Results) -> Table:
-    """Host memory by side."""
-    rows = tuple(
-        (title(results, record.side), megabytes(record.loaded_bytes), megabytes(record.peak_bytes))
-        for record in results.of(Memory)
-    )
-    return Table("Host memory", ("", "after loading", "peak of one call"), rows)
-
-
-def disk(results: Results) -> Table:
-    """Sizes on disk."""
-    return Table("On disk", ("", ""), tuple((record.what, megabytes(record.bytes)) for record in results.of(Size)))
-
-
 def quality(results: Results) -> Table:
-    """The worst of all prompts, by side and size."""
+    """The worst of all pictures, by side and call."""
     rows = []
     records = results.of(Difference)
     for side, case in dict.fromkeys((record.side, record.case) for record in records):
@@ -232,11 +196,10 @@ def quality(results: Results) -> Table:
             )
         )  # fmt: skip
     columns = (
-        "", "call", "prompts", "latents, max-abs", "cosine distance", "pixels, max of 255", "PSNR, dB", "SSIM", "LPIPS",
+        "", "call", "pictures", "latents, max-abs", "cosine distance", "pixels, max of 255", "PSNR, dB", "SSIM",
+        "LPIPS",
     )  # fmt: skip
-    note = (
-        "Beside the reference, from identical initial latents; the worst of all prompts. A dash: package not installed."
-    )
+    note = "Beside the reference, from identical initial latents; the worst picture of each. A dash: not installed."
     return Table("Quality", columns, tuple(rows), note)
 
 
@@ -250,17 +213,13 @@ def recognition(results: Results) -> Table:
     return Table("Recognition", columns, rows)
 
 
-def builds(results: Results) -> Table:
-    """Building the bundle."""
+def failures(results: Results) -> Table:
+    """What could not be measured."""
     rows = tuple(
-        (
-            record.kind, f"{record.seconds:.1f} s",
-            ", ".join(f"{name} {seconds:.1f} s" for name, seconds in record.components.items()),
-            megabytes(record.peak_bytes), megabytes(record.bundle_bytes),
-        )
-        for record in results.of(Build)
-    )  # fmt: skip
-    return Table("Building the bundle", ("store", "command", "components", "peak memory", "bundle"), rows)
+        (title(results, record.side) if record.side else "-", record.what, first_line(record.reason))
+        for record in results.of(Failure)
+    )
+    return Table("Not measured", ("", "what", "reason"), rows)
 
 
 def settings(results: Results) -> Table:
@@ -291,7 +250,7 @@ def environment(results: Results) -> Table:
 def all_tables(results: Results) -> list[Table]:
     """Every table that has something to show, in reading order, after the headline."""
     makers = (
-        percentiles, stage_table, starting, switching, limits, overhead, serving, memory, disk, quality, recognition,
-        builds, settings, environment,
+        failures, percentiles, stage_table, stage_percentiles, starting, switching, limits, efficiency, overhead,
+        serving, memory, disk, quality, recognition, builds, settings, environment,
     )  # fmt: skip
     return [table for table in (make(results) for make in makers) if table.rows]

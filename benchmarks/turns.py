@@ -4,7 +4,9 @@ machine does falls on all of them alike.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -15,13 +17,16 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import msgspec
 
 from ..runtime.errors import RunError
-from .baselines import OURS, REFERENCE, Installed
-from .results import Absent
-from .workload import Ask, Done, Load, Ready, Served, Start
+from .baselines import Installed, importable
+from .results import Failure
+from .workload import Ask, Done, Failed, Load, Ready, Served, Start
+
+Reply = TypeVar("Reply", Done, Served)
 
 #: Idle OpenMP and ONNX Runtime workers spin for some milliseconds after a run.
 _PAUSE_SECONDS = 0.05
@@ -31,12 +36,12 @@ _PATIENCE_SECONDS = 3600.0
 
 
 class Worker:
-    """A side's process. Use it as a context manager; ``ready`` is there once it is loaded, ``failed`` once a call did
-    not come back."""
+    """A side's process. Use it as a context manager; ``ready`` is there once it is loaded, ``ended`` is true once the
+    process has ended or gone silent: nothing can be asked of it any more."""
 
     def __init__(self, installed: Installed, start: Start):
         self.side = installed.side
-        self.failed = False
+        self.ended = False
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed when the worker is left
         self._process = subprocess.Popen(
             worker_command(installed, start),
@@ -50,7 +55,7 @@ class Worker:
         try:
             self.ready = msgspec.json.decode(self._line(), type=Ready)
         except BaseException:
-            self._end()
+            self._end(at_once=True)
             raise
 
     def __enter__(self) -> Worker:
@@ -65,10 +70,9 @@ class Worker:
         """One call, after a pause in which the other sides' threads come to rest.
 
         Raises:
-            RunError: the side's process ended or went silent.
+            RunError: the side could not do it, or its process ended or went silent.
         """
-        time.sleep(_PAUSE_SECONDS)
-        return msgspec.json.decode(self._answer(ask), type=Done)
+        return self._answer(ask, Done)
 
     def load(self, load: Load) -> Served:
         """Many calls.
@@ -76,15 +80,18 @@ class Worker:
         Raises:
             RunError: as ``draw``.
         """
-        time.sleep(_PAUSE_SECONDS)
-        return msgspec.json.decode(self._answer(load), type=Served)
+        return self._answer(load, Served)
 
-    def _answer(self, request: Ask | Load) -> bytes:
+    def _answer(self, request: Ask | Load, kind: type[Reply]) -> Reply:
         assert self._process.stdin is not None
+        time.sleep(_PAUSE_SECONDS)
         with contextlib.suppress(BrokenPipeError):  # _line says why
             self._process.stdin.write(msgspec.json.encode(request) + b"\n")
             self._process.stdin.flush()
-        return self._line()
+        reply = msgspec.json.decode(self._line(), type=kind | Failed)
+        if isinstance(reply, Failed):
+            raise RunError(f"{self.side.name} failed", received=reply.reason)
+        return reply
 
     def _line(self) -> bytes:
         assert self._process.stdout is not None
@@ -93,6 +100,7 @@ class Worker:
             readable, _, _ = select.select([pipe], [], [], _PATIENCE_SECONDS)
             received = os.read(pipe, 1 << 16) if readable else b""
             if not received:
+                self.ended = True
                 raise RunError(f"{self.side.name} ended or went silent", received=self._last_words())
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
@@ -124,25 +132,18 @@ def in_turn(workers: Sequence[Worker], rounds: int) -> Iterator[tuple[int, int, 
     neither a drift of the machine nor who ran before falls always on the same side."""
     for i in range(rounds):
         for order, worker in enumerate(reversed(workers) if i % 2 else workers):
-            if not worker.failed:
+            if not worker.ended:
                 yield i, order, worker
 
 
 def alive(workers: Sequence[Worker]) -> list[Worker]:
-    """Those that have not failed."""
-    return [worker for worker in workers if not worker.failed]
+    """Those that can be asked."""
+    return [worker for worker in workers if not worker.ended]
 
 
-def failure(worker: Worker, error: RunError) -> Absent:
-    """What is recorded when a baseline fails on the way; the others go on without it.
-
-    Raises:
-        RunError: LatentRT or the reference failed, without which there is nothing to compare.
-    """
-    if worker.side.name in (OURS, REFERENCE):
-        raise error
-    worker.failed = True
-    return Absent(worker.side.name, worker.side.title, str(error))
+def failure(worker: Worker, what: str, error: RunError) -> Failure:
+    """What is recorded of a call that failed; the others go on, and so does this side if its process is there."""
+    return Failure(worker.side.name, what, str(error))
 
 
 def worker_command(installed: Installed, start: Start, *out: str) -> list[str]:
@@ -162,15 +163,9 @@ def environment(threads: int, installed: Installed | None = None) -> dict[str, s
     return variables
 
 
-_links: list[tempfile.TemporaryDirectory[str]] = []
-
-
+@functools.cache
 def _namespace() -> Path:
-    """A folder that holds nothing but this package, under its import name."""
-    if not _links:
-        folder = tempfile.TemporaryDirectory(prefix="latentrt-")
-        (Path(folder.name) / "latentrt").mkdir()
-        here = Path(__file__).resolve().parent
-        (Path(folder.name) / "latentrt" / "benchmarks").symlink_to(here)
-        _links.append(folder)
-    return Path(_links[0].name)
+    """This package for other environments, until this process ends."""
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(importable())

@@ -9,6 +9,7 @@ Nothing here needs more than msgspec, numpy and Pillow, so that it runs in the e
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import io
 import queue
@@ -16,13 +17,16 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
+from .device_memory import DeviceMemory
 from .sides.drawer import Drawer
-from .workload import Ask, Done, Load, Ready, Served, Start
+from .workload import Ask, Done, Failed, Load, Ready, Served, Start
 
 
 def main() -> None:
@@ -32,21 +36,34 @@ def main() -> None:
     start = msgspec.json.decode(encoded, type=Start)
     replies = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints must not look like a reply
-    drawer: Drawer = importlib.import_module(f".sides.{module}", __package__).open_side(start)
+    device = DeviceMemory()
+    with device.counted():
+        drawer: Drawer = importlib.import_module(f".sides.{module}", __package__).open_side(start)
     if out:
         drawer.draw(Ask(start.workload)).pictures[0].save(out[0])
         return
     seconds = time.perf_counter() - begun - drawer.prepared_seconds
+    resident = memory("VmRSS")
     ready = Ready(
-        seconds, drawer.prepared_seconds, memory("VmRSS"), drawer.concurrent, drawer.versions, drawer.settings
+        seconds, drawer.prepared_seconds, resident, device.own, drawer.concurrent, drawer.versions, drawer.settings
     )
     print(msgspec.json.encode(ready).decode(), file=replies, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for line in sys.stdin:
-            ask = msgspec.json.decode(line, type=Ask | Load)
-            reply = serve(drawer, ask) if isinstance(ask, Load) else reply_to(drawer, ask, Path(folder))
+            reply = answer(drawer, msgspec.json.decode(line, type=Ask | Load), Path(folder), device)
             print(msgspec.json.encode(reply).decode(), file=replies, flush=True)
     drawer.close()
+
+
+def answer(drawer: Drawer, ask: Ask | Load, folder: Path, device: DeviceMemory) -> Done | Served | Failed:
+    """What came of one request. Whatever an engine or a library raises is told; the next request may do."""
+    try:
+        with device.counted(watch=isinstance(ask, Ask) and ask.watch):
+            reply = serve(drawer, ask) if isinstance(ask, Load) else reply_to(drawer, ask, folder)
+    except Exception as error:
+        traceback.print_exc()
+        return Failed(f"{type(error).__name__}: {error}")
+    return msgspec.structs.replace(reply, device_bytes=device.peak) if isinstance(reply, Done) else reply
 
 
 def reply_to(drawer: Drawer, ask: Ask, folder: Path) -> Done:
@@ -56,15 +73,18 @@ def reply_to(drawer: Drawer, ask: Ask, folder: Path) -> Done:
     seconds = time.perf_counter() - start
     stages = dict(drawn.stages)
     pictures: tuple[str, ...] = ()
-    if drawn.pictures:
-        start = time.perf_counter()
-        drawn.save(folder)
-        stages["encode"] = time.perf_counter() - start
-    if ask.give == "pictures":
-        pictures = tuple(base64.b64encode(path.read_bytes()).decode() for path in sorted(folder.glob("*.png")))
-    for path in folder.glob("*.png"):
-        path.unlink()
-    return Done(seconds, stages, memory("VmHWM"), pictures, encoded_array(drawn.latents))
+    try:
+        if drawn.pictures:
+            start = time.perf_counter()
+            drawn.save(folder)
+            stages["encode"] = time.perf_counter() - start
+        if ask.give == "pictures":
+            paths = sorted(folder.glob("*.png"), key=lambda path: (len(path.name), path.name))  # 2 before 10
+            pictures = tuple(base64.b64encode(path.read_bytes()).decode() for path in paths)
+    finally:
+        for path in folder.glob("*.png"):
+            path.unlink()
+    return Done(seconds, stages, memory("VmHWM"), pictures=pictures, latents=encoded_array(drawn.latents))
 
 
 def encoded_array(array: object) -> str:
@@ -78,24 +98,24 @@ def encoded_array(array: object) -> str:
 
 def serve(drawer: Drawer, load: Load) -> Served:
     """Callers in a closed loop, or arrivals at a rate. Requests that are under way when time is up are finished; those
-    of an open loop that still wait are finished too, because leaving out the slowest would flatter the rest."""
+    of an open loop that still wait are finished too, because leaving out the slowest would flatter the rest.
+
+    Raises:
+        Exception: what a call raised; the callers that it did not happen to finish what they were asked for.
+    """
     one_at_a_time = threading.Lock()
     requests: list[tuple[float, float, float]] = []
     begun = time.perf_counter()
 
     def request(arrival: float) -> None:
-        if drawer.concurrent:
+        with contextlib.nullcontext() if drawer.concurrent else one_at_a_time:
             start = time.perf_counter() - begun
             drawer.draw(Ask(load.workload))
-        else:
-            with one_at_a_time:
-                start = time.perf_counter() - begun
-                drawer.draw(Ask(load.workload))
         requests.append((arrival, start, time.perf_counter() - begun))
 
     def closed() -> None:
-        while time.perf_counter() - begun < load.seconds:
-            request(time.perf_counter() - begun)
+        while (now := time.perf_counter() - begun) < load.seconds:
+            request(now)
 
     waiting: queue.SimpleQueue[float | None] = queue.SimpleQueue()
 
@@ -103,17 +123,16 @@ def serve(drawer: Drawer, load: Load) -> Served:
         while (arrival := waiting.get()) is not None:
             request(arrival)
 
-    threads = [threading.Thread(target=closed if load.rate is None else opened) for _ in range(load.concurrency)]
-    for thread in threads:
-        thread.start()
-    if load.rate is not None:
-        for arrival in arrivals(load.rate, load.seconds, load.seed):
-            time.sleep(max(0.0, begun + arrival - time.perf_counter()))
-            waiting.put(arrival)
-        for _ in threads:
-            waiting.put(None)
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(load.concurrency) as callers:
+        calls = [callers.submit(closed if load.rate is None else opened) for _ in range(load.concurrency)]
+        if load.rate is not None:
+            for arrival in arrivals(load.rate, load.seconds, load.seed):
+                time.sleep(max(0.0, begun + arrival - time.perf_counter()))
+                waiting.put(arrival)
+            for _ in calls:
+                waiting.put(None)
+    for call in calls:
+        call.result()
     return Served(tuple(requests), time.perf_counter() - begun)
 
 

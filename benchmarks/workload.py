@@ -45,12 +45,14 @@ class Ready(msgspec.Struct, frozen=True):
 
     ``seconds`` from the start of its code (the interpreter is running by then) to being loaded, without
     ``preparing_seconds``, which its own export of the checkpoint took if it was not there from an earlier run.
-    ``concurrent``: whether several threads may call it at once.
+    ``device_bytes``: of GPU memory in use, what was not when the process started. ``concurrent``: whether several
+    threads may call it at once.
     """
 
     seconds: float
     preparing_seconds: float
     resident_bytes: int
+    device_bytes: int
     concurrent: bool
     versions: dict[str, str]
     settings: dict[str, str]
@@ -58,11 +60,13 @@ class Ready(msgspec.Struct, frozen=True):
 
 class Ask(msgspec.Struct, frozen=True, tag="draw"):
     """One call. ``noise`` says where the initial latents come from: the seed, by whatever generator the side has, or
-    ``numpy.random.default_rng(seed)``, which is the same for all. ``give``: what the reply carries."""
+    ``numpy.random.default_rng(seed)``, which is the same for all. ``give``: what the reply carries. ``watch``: GPU
+    memory is asked for all the time, which costs some."""
 
     workload: Workload
     noise: Literal["seed", "numpy"] = "seed"
     give: Literal["nothing", "pictures", "latents"] = "nothing"
+    watch: bool = False
 
 
 class Load(msgspec.Struct, frozen=True, tag="load"):
@@ -78,11 +82,13 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 
 class Done(msgspec.Struct, frozen=True, tag="draw"):
     """One call's outcome. ``seconds`` until the pictures are in memory; ``stages`` in seconds, with ``encode`` for the
-    PNG files, which comes on top; ``pictures``: base64 of PNGs; ``latents``: base64 of an .npy file."""
+    PNG files, which comes on top; ``device_bytes``: the most GPU memory, if it was watched; ``pictures``: base64 of
+    PNGs; ``latents``: base64 of an .npy file."""
 
     seconds: float
     stages: dict[str, float]
     peak_bytes: int
+    device_bytes: int = 0
     pictures: tuple[str, ...] = ()
     latents: str = ""
 
@@ -92,3 +98,9 @@ class Served(msgspec.Struct, frozen=True, tag="load"):
 
     requests: tuple[tuple[float, float, float], ...]
     seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """A call or a load that was not done; the process is there for the next one."""
+
+    reason: str

@@ -10,9 +10,23 @@ from ..runtime.providers import Engine
 from .build_engine import EngineBuilder
 from .build_graph import GraphBuilder, Reference
 from .components import Component
-from .events import BuildEvent, Report
-from .graph_gate import is_large
+from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
+from .gate_inputs import GateInputs
+from .kept_engines import EngineKeeper
 from .verify import gate
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Why a component's graph and engine have to be built; empty for what the previous bundle has."""
+
+    graph: str
+    engine: str
+
+    @property
+    def reason(self) -> str:
+        """The one that says more: a new graph needs a new engine."""
+        return self.graph or self.engine or REUSED
 
 
 @dataclass(frozen=True)
@@ -21,33 +35,49 @@ class ComponentBuilder:
 
     graphs: GraphBuilder
     engines: EngineBuilder | None
+    keeper: EngineKeeper
     report: Report
 
     def build(
-        self, component: Component, *, force: bool
+        self, component: Component, inputs: GateInputs, *, force: bool
     ) -> tuple[contract.Component, tuple[contract.EngineRecord, ...]]:
-        """A component's record, and its engines: the one asked for, and those that other providers still have."""
+        """A component's record, and its engines: the one asked for, and others that the bundle still has."""
         start = time.perf_counter()
         reference = Reference(component)
-        record, graph, reason = self.graphs.build(component, reference, force=force)
+        record, graph, reason = self.graphs.build(component, reference, inputs, force=force)
         if self.engines is None:
+            kept = self.keeper.keep(component.name, record)
             self.report(BuildEvent(component.name, "done", time.perf_counter() - start, reason))
-            return record, ()
+            return record, kept
 
         def check(engine: Engine) -> tuple[contract.GateRecord, ...]:
-            expected = reference.samples(record, large=is_large(record, self.graphs.writer.folder))
-            return gate(component.name, record, expected, engine.run)
+            return gate(component.name, record, reference.samples(record, inputs), engine.run)
 
         obstacle = reference.cannot_run(record)
         built = self.engines.build(component.name, record, graph, check, force=force, obstacle=obstacle)
-        others = self.engines.others(component.name, record)
+        kept = self.keeper.keep(component.name, record, replaced=self.engines.replaces)
         self.report(built.done(time.perf_counter() - start, graph_reason=reason))
-        return record, (built.record, *others)
+        return record, (built.record, *kept)
 
-    def changes(self, component: Component) -> str:
-        """Why the previous bundle's graph and engine of a component cannot be taken over; empty if they can."""
+    def changes(self, component: Component, *, force: bool = False) -> Changes:
+        """What has to be built of a component; its files in the previous bundle are read."""
+        self.report(BuildEvent(component.name, "check"))
+        graph = FORCED if force else self.graphs.changes(component)
         previous = self.graphs.writer.previous
-        parts = self.graphs.changes(component)
-        if previous is not None and self.engines is not None and not parts:
-            parts = self.engines.changes(component.name, previous.manifest.components[component.name])
-        return "; ".join(parts)
+        if self.engines is None:
+            return Changes(graph, "")
+        if graph or previous is None:
+            return Changes(graph, graph)
+        held = self.graphs.with_profile(component, previous.manifest.components[component.name])
+        return Changes("", self.engines.changes(component.name, held, previous.manifest.files))
+
+    def tell_dropped(self, component: Component, changes: Changes) -> None:
+        """Report which engines of other providers would go, as far as that can be told before anything is built."""
+        previous = self.graphs.writer.previous
+        if previous is None or changes.graph in (NEW, FORCED, DAMAGED):  # what is built anew may well be the same
+            return
+        record = self.graphs.with_profile(component, previous.manifest.components[component.name])
+        self.keeper.tell(
+            component.name, record, previous.manifest.files, graph_reason=changes.graph,
+            replaced=None if self.engines is None else self.engines.replaces,
+        )  # fmt: skip

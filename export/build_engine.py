@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 from ..runtime import manifest as contract
 from ..runtime.errors import RequestError
-from ..runtime.providers import Engine
-from ..runtime.spec import AxisRange, Profile
+from ..runtime.providers import PROVIDERS, Engine
+from ..runtime.spec import Profile
 from .engine_from_onnx import CompileJob, Compiler, Graph
-from .events import REUSED, BuildEvent, Report
-from .keys import changed_parts, export_code
-from .profiles import profile_for
+from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
+from .kernels_in_bundle import check_triton
+from .keys import changed_parts, export_code, graph_digest
+from .profiles import Tuning
 from .store import BundleWriter
 from .tensorrt.build import BuilderOptions
 from .tensorrt.library import import_library, is_tensorrt
@@ -23,7 +25,7 @@ from .weights import WeightStore
 Gate = Callable[[Engine], tuple[contract.GateRecord, ...]]
 
 #: Provider -> the precision it is used with unless another is asked for.
-_PRECISIONS = {"onnxruntime-cpu": "fp32", "tensorrt": "fp16", "tensorrt-rtx": "fp16"}
+_PRECISIONS = {"onnxruntime-cpu": "fp32", "onnxruntime-cuda": "fp16", "tensorrt": "fp16", "tensorrt-rtx": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,18 @@ def compiler_for(options: EngineOptions) -> Compiler:
         MissingDependencyError: the provider's library is not installed.
     """
     default_precision(options.provider)
+    if PROVIDERS[options.provider].needs_gpu:
+        check_triton()
     if options.profiles not in ("span", "buckets"):
         raise RequestError("--profiles", received=options.profiles, expected="span or buckets")
     if is_tensorrt(options.provider):
         from .tensorrt.compiler import TensorRTCompiler
 
-        targets = import_library(options.provider).check_targets(options.targets)
-        return TensorRTCompiler(options.provider, targets, options.builder)
+        library, builder = import_library(options.provider), options.builder
+        library.check_options(
+            version_compatible=builder.version_compatible, timing_cache=builder.timing_cache is not None
+        )
+        return TensorRTCompiler(options.provider, library.check_targets(options.targets), builder)
     if options != EngineOptions(options.provider):
         expected = "a provider for GPUs with --target-sm, --profiles and TensorRT's settings"
         raise RequestError("--provider", received=options.provider, expected=expected)
@@ -93,10 +100,10 @@ class BuiltEngine:
 
 @dataclass
 class EngineBuilder:
-    """Compiles components into one bundle. ``ranges`` has the axis ranges of each of the engines' profiles."""
+    """Compiles components into one bundle."""
 
     compiler: Compiler
-    ranges: tuple[dict[str, AxisRange], ...]
+    tuning: Tuning
     writer: BundleWriter
     weights: WeightStore
     report: Report
@@ -113,107 +120,79 @@ class EngineBuilder:
     ) -> BuiltEngine:
         """A component's engine, and why it was built (or that it was reused).
 
-        ``obstacle`` says why ``gate`` cannot be passed on this machine, if it cannot.
+        ``obstacle`` says why ``gate`` cannot be passed on this machine, if it cannot. An engine that is reused passes
+        it where it could not before.
         """
-        profiles = self._profiles(record)
+        profiles = self.tuning.profiles(record.profile)
         key = self._key(record, profiles, self.writer.files)
         old = self._previous(component)
-        reason = "forced" if force else "new" if old is None else "; ".join(changed_parts(old.key, key))
-        if old is not None and not reason:
-            if self.writer.take_over((old.path, *old.weights)):
-                return BuiltEngine(old, REUSED)
-            reason = "its files were damaged"
-        self.report(BuildEvent(component, "compile"))
 
         def progress(detail: str, fraction: float) -> None:
             self.report(BuildEvent(component, "compile", detail=detail, fraction=fraction))
 
-        compiled = self.compiler.compile(
-            CompileJob(component, record, profiles, graph, self.writer, self.weights, progress)
-        )
-        figures: tuple[contract.GateRecord, ...] = ()
-        if compiled.open is not None and not obstacle:
-            self.report(BuildEvent(component, "gate"))
-            engine = compiled.open()
-            try:
-                figures = gate(engine)
-            finally:
-                engine.close()
-        engine_record = contract.EngineRecord(
+        job = CompileJob(component, record, profiles, graph, self.writer, self.weights, progress)
+        reason = FORCED if force else NEW if old is None else "; ".join(changed_parts(old.key, key))
+        if old is not None and not reason:
+            if self.writer.take_over((old.path, *old.weights)):
+                return BuiltEngine(old if old.gate else self._compared(old, job, gate, obstacle), REUSED)
+            reason = DAMAGED
+        self.report(BuildEvent(component, "compile"))
+        compiled = self.compiler.compile(job)
+        built = contract.EngineRecord(
             component=component,
             provider=self.compiler.provider,
             provider_version=key["provider version"],
             path=compiled.path,
             weights=compiled.weights,
-            gate=figures,
+            gate=(),
             key=key,
             targets=self.compiler.targets,
-            profiles=profiles if len(profiles) > 1 else (),
-            not_run=compiled.not_run or obstacle,
+            profiles=profiles,
+            version_compatible=compiled.version_compatible,
         )
-        return BuiltEngine(engine_record, reason, compiled.peak_memory, compiled.warnings)
+        return BuiltEngine(self._compared(built, job, gate, obstacle), reason, compiled.peak_memory, compiled.warnings)
 
-    def changes(self, component: str, record: contract.Component) -> list[str]:
-        """Which parts of the key keep the previous bundle's engine from being taken over; empty if none does."""
-        previous, old = self.writer.previous, self._previous(component)
-        if previous is None or old is None:
-            return ["no engine"]
-        return changed_parts(old.key, self._key(record, self._profiles(record), previous.manifest.files))
+    def changes(self, component: str, record: contract.Component, files: Mapping[str, contract.FileRecord]) -> str:
+        """Why the engine of a component, whose graph is among ``files``, has to be built; empty if it need not."""
+        old = self._previous(component)
+        if old is None:
+            return NEW
+        key = self._key(record, self.tuning.profiles(record.profile), files)
+        reason = "; ".join(changed_parts(old.key, key))
+        return reason or ("" if self.writer.intact((old.path, *old.weights)) else DAMAGED)
 
-    def others(self, component: str, record: contract.Component) -> list[contract.EngineRecord]:
-        """The previous bundle's engines of other providers for the same graph, taken over."""
-        return self._take_over(component, record, lambda provider: provider != self.compiler.provider)
+    def replaces(self, engine: contract.EngineRecord) -> bool:
+        """Whether an engine of the previous bundle gives way to the one that is built for its component."""
+        here = not self.compiler.only_here or engine.targets == self.compiler.targets
+        return engine.provider == self.compiler.provider and here
 
-    def held(self, component: str, record: contract.Component) -> list[contract.EngineRecord]:
-        """The previous bundle's engine of this provider for the same graph, taken over; none or one."""
-        return self._take_over(component, record, lambda provider: provider == self.compiler.provider)
-
-    def _take_over(
-        self, component: str, record: contract.Component, of: Callable[[str], bool]
-    ) -> list[contract.EngineRecord]:
-        graph = _digest((record.onnx, *record.weights), self.writer.files)
-        return [
-            engine
-            for engine in (self.writer.previous.manifest.engines if self.writer.previous is not None else ())
-            if engine.component == component
-            and of(engine.provider)
-            and engine.key["onnx"] == graph
-            and self.writer.take_over((engine.path, *engine.weights))
-        ]
+    def _compared(
+        self, record: contract.EngineRecord, job: CompileJob, gate: Gate, obstacle: str
+    ) -> contract.EngineRecord:
+        """The record with the figures of the gate, or with the reason why the engine cannot pass through it here."""
+        opened = obstacle or self.compiler.opener(job, record.path, record.weights)
+        if isinstance(opened, str):
+            return msgspec.structs.replace(record, not_run=opened)
+        self.report(BuildEvent(record.component, "gate"))
+        engine = opened()
+        try:
+            return msgspec.structs.replace(record, gate=gate(engine), not_run="")
+        finally:
+            engine.close()
 
     def _previous(self, component: str) -> contract.EngineRecord | None:
-        previous = self.writer.previous
-        return None if previous is None else previous.engines(self.compiler.provider).get(component)
-
-    def _profiles(self, record: contract.Component) -> tuple[Profile, ...]:
-        """The distinct axis ranges of this component (buckets often differ only in axes that it does not have), or the
-        record's own where none are asked for.
-        """
-        if not self.ranges:
-            return (record.profile,)
-        distinct: list[Profile] = []
-        for ranges in self.ranges:
-            profile = profile_for(set(record.profile), ranges)
-            if profile not in distinct:
-                distinct.append(profile)
-        return tuple(distinct)
+        engines = () if self.writer.previous is None else self.writer.previous.manifest.engines
+        held = (engine for engine in engines if engine.component == component)
+        return next((engine for engine in held if self.replaces(engine)), None)
 
     def _key(
-        self, record: contract.Component, profiles: tuple[Profile, ...], files: dict[str, contract.FileRecord]
+        self, record: contract.Component, profiles: tuple[Profile, ...], files: Mapping[str, contract.FileRecord]
     ) -> dict[str, str]:
         return {
-            "onnx": _digest((record.onnx, *record.weights), files),
+            "onnx": graph_digest(record, files),
             "provider": self.compiler.provider,
             "precision": record.precision,
             **self.compiler.key(),
-            **{
-                f"profile.{axis}": ", ".join(dict.fromkeys(str(profile[axis]) for profile in profiles))
-                for axis in record.profile
-            },
+            **self.tuning.key(profiles),
             "export code": export_code(),
         }
-
-
-def _digest(names: Iterable[str], files: dict[str, contract.FileRecord]) -> str:
-    """SHA-256 over that of a graph and its weights."""
-    return hashlib.sha256("".join(files[name].sha256 for name in names).encode()).hexdigest()

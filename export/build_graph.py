@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -14,11 +15,13 @@ from ..runtime.spec import AxisRange
 from .checkpoint import Checkpoint
 from .components import Component, latent_stride
 from .engine_from_onnx import Graph
-from .events import REUSED, BuildEvent, Report
+from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
 from .examples import Array
-from .graph_gate import cannot_run, is_large, open_graph
+from .gate_inputs import GateInputs
+from .graph_gate import cannot_run, graph_sizes, open_graph
 from .keys import changed_parts, export_code
 from .onnx_from_torch import OPSET, onnx_from_component
+from .overflow import first_overflow
 from .profiles import profile_for
 from .store import BundleWriter
 from .tensorrt.resources import available_memory
@@ -44,45 +47,61 @@ class GraphBuilder:
     _digests: dict[str, str] = field(default_factory=dict)
 
     def build(
-        self, component: Component, reference: Reference, *, force: bool
+        self, component: Component, reference: Reference, inputs: GateInputs, *, force: bool
     ) -> tuple[contract.Component, Graph, str]:
         """The record of a component's graph, the graph, and why it was built (or that it was reused)."""
         key = self._key(component)
-        profile = profile_for(component.axes, self.ranges)
-        old = self.writer.previous.manifest.components.get(component.name) if self.writer.previous else None
-        reason = "forced" if force else "new" if old is None else "; ".join(changed_parts(old.key, key))
+        old = self._previous(component)
+        reason = FORCED if force else NEW if old is None else "; ".join(changed_parts(old.key, key))
         if old is not None and not reason:
             if self.writer.take_over((old.onnx, *old.weights)):
                 self.weights.taken_over(old.onnx, component.name)
-                record = msgspec.structs.replace(old, profile=profile)
-                if old.profile != profile:
-                    record = self._gated(component.name, record, reference)
+                record = self.with_profile(component, old)
+                if old.profile != record.profile or not old.gate:  # what kept it from being compared may be gone
+                    record = self._gated(component.name, record, reference, inputs)
                 return record, lambda: self.weights.load(old.onnx), REUSED
-            reason = "its files were damaged"
+            reason = DAMAGED
         self.report(BuildEvent(component.name, "export"))
         model = onnx_from_component(component, latent_stride(self.checkpoint))
         self.weights.externalize(model, component.name)
         path = f"{GRAPH_FOLDER}/{component.name}.onnx"
         self.writer.write(path, self.weights.graph_bytes(model, relative_to=GRAPH_FOLDER))
         record = contract.Component(
-            component.inputs, component.outputs, profile, component.precision,
+            component.inputs, component.outputs, profile_for(component.axes, self.ranges), component.precision,
             parameter_count(model), OPSET, path, self.weights.files(model), key,
         )  # fmt: skip
-        return self._gated(component.name, record, reference), lambda: model, reason
+        return self._gated(component.name, record, reference, inputs), lambda: model, reason
 
-    def _gated(self, component: str, record: contract.Component, reference: Reference) -> contract.Component:
+    def _gated(
+        self, component: str, record: contract.Component, reference: Reference, inputs: GateInputs
+    ) -> contract.Component:
         """The record with the figures of its graph, or with the reason why the graph cannot run here."""
         obstacle = cannot_run(record) or reference.cannot_run(record)
         if obstacle:
             return msgspec.structs.replace(record, gate=(), not_run=obstacle)
-        expected = reference.samples(record, large=is_large(record, self.writer.folder))
-        with open_graph(component, record, self.writer.folder) as graph:
-            return msgspec.structs.replace(record, gate=gate(component, record, expected, graph.run), not_run="")
+        self.report(BuildEvent(component, "gate", detail="of the graph"))
+        expected = reference.samples(record, inputs)
+        folder = self.writer.folder
 
-    def changes(self, component: Component) -> list[str]:
-        """Which parts of the key keep the previous bundle's graph from being taken over; empty if none does."""
-        old = self.writer.previous.manifest.components.get(component.name) if self.writer.previous else None
-        return ["new"] if old is None else changed_parts(old.key, self._key(component))
+        def overflow(sample: Sample) -> str:
+            return first_overflow(record, folder, sample.sizes, sample.inputs)
+
+        with open_graph(component, record, folder) as graph:
+            figures = gate(component, record, expected, graph.run, overflow)
+        return msgspec.structs.replace(record, gate=figures, not_run="")
+
+    def changes(self, component: Component) -> str:
+        """Why the graph has to be built; empty if the previous bundle's can be taken over."""
+        old = self._previous(component)
+        reason = NEW if old is None else "; ".join(changed_parts(old.key, self._key(component)))
+        return reason or ("" if old is None or self.writer.intact((old.onnx, *old.weights)) else DAMAGED)
+
+    def with_profile(self, component: Component, record: contract.Component) -> contract.Component:
+        """A previous record of a component with the axis ranges of this build."""
+        return msgspec.structs.replace(record, profile=profile_for(component.axes, self.ranges))
+
+    def _previous(self, component: Component) -> contract.Component | None:
+        return self.writer.previous.manifest.components.get(component.name) if self.writer.previous else None
 
     def _key(self, component: Component) -> dict[str, str]:
         folder = component.folder
@@ -108,16 +127,17 @@ class Reference:
 
     def cannot_run(self, record: contract.Component) -> str:
         """Why the module cannot run on this machine; empty if it can."""
-        needed, available = record.parameters * _REFERENCE_BYTES, available_memory()
-        if self._samples is not None or needed <= available:
+        needed = record.parameters * _REFERENCE_BYTES
+        if self._samples is not None or needed <= available_memory():
             return ""
-        return f"its reference takes about {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are available"
+        return f"its reference takes about {needed / 1e9:.1f} GB of memory, more than was available"
 
-    def samples(self, record: contract.Component, *, large: bool) -> tuple[Sample, ...]:
-        """What the module makes of seeded inputs, kept for the next call."""
+    def samples(self, record: contract.Component, inputs: GateInputs) -> tuple[Sample, ...]:
+        """What the module makes of realistic inputs, kept for the next call."""
         if self._samples is None:
-            run = _run_torch(self._component)
-            self._samples = samples(record, run, vocabulary=self._component.vocabulary, large=large)
+            make = functools.partial(inputs.of, self._component.name, record)
+            sizes = graph_sizes(record, inputs.folder)
+            self._samples = samples(_run_torch(self._component), make, sizes)
         return self._samples
 
 

@@ -2,77 +2,176 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from ..runtime import manifest as contract
-from ..runtime.bundle import open_bundle
+from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.errors import RequestError
 from ..runtime.providers import Engine
-from .build_engine import EngineBuilder
+from .build_engine import EngineBuilder, EngineOptions, compiler_for
 from .engine_from_onnx import Compiler
-from .events import BuildEvent, Report
+from .events import FORCED, REUSED, BuildEvent, Report
+from .gate_inputs import GateInputs
 from .graph_gate import cannot_run, gate_against_graph
+from .kept_engines import EngineKeeper
+from .kernels_in_bundle import add_kernels, kernel_files
+from .profiles import Tuning
 from .record import RECORD_NAME, BuildRecord
 from .store import BundleWriter
+from .tensorrt.resources import check_disk
 from .weights import WeightStore
+
+
+@dataclass(frozen=True)
+class EngineBuildOptions:
+    """Which engines to build. ``components`` empty means those of all; ``force`` takes none of them over."""
+
+    engine: EngineOptions
+    components: tuple[str, ...] = ()
+    force: bool = False
 
 
 def bundle_from_bundle(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    compiler: Compiler,
-    *,
-    components: Sequence[str] = (),
-    force: bool = False,
+    options: EngineBuildOptions,
     report: Report = lambda event: None,
 ) -> contract.Manifest:
     """Build engines from the graphs of the bundle ``source`` into the bundle ``out``, which may be the same.
 
-    Engines of other providers stay; so do those of this one for components that are not among ``components`` (none
-    means all). Profiles and precision are those of the graphs.
+    Engines of other providers stay; so do those of this one for components that are not among ``components``. Sizes
+    and precision are those of the graphs.
 
     Raises:
         BundleError, OutputError, RequestError: input that cannot be used; nothing is left behind.
         ExportError, GateError, EngineError: an engine could not be built; nothing is left behind.
     """
-    opened = open_bundle(source)
-    manifest = opened.manifest
-    for name in components:
-        if name not in manifest.components:
-            raise RequestError("--component", received=name, expected=", ".join(manifest.components))
-    for record in manifest.components.values():
-        compiler.check_precision(record.precision)
-    build = BuildRecord({"provider": compiler.provider, "targets": compiler.targets}, report)
-    with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
-        writer.previous = writer.previous or opened
-        writer.take_over(_files_without_engines(manifest), opened)
-        builder = EngineBuilder(compiler, (), writer, WeightStore(writer), build.event)
+    record = BuildRecord(options, report)
+    with _building(source, out, options, record.event) as build:
+        builder, manifest = build.builder, build.source.manifest
+        builder.writer.take(_files_without_engines(manifest), build.source)
+        inputs = GateInputs(manifest, builder.writer.folder, manifest.components)
         engines: list[contract.EngineRecord] = []
-        for name, record in manifest.components.items():
-            engines += builder.others(name, record)
-            if name in (components or manifest.components):
-                engines.append(_engine(builder, name, record, force, build.event))
-            else:
-                engines += builder.held(name, record)
-        files = dict(sorted(writer.files.items()))
+        for name, component in manifest.components.items():
+            built = name in build.changes
+            if built:
+                engines.append(_engine(builder, name, component, inputs, options.force, record.event))
+            engines += build.keeper.keep(name, component, replaced=builder.replaces if built else None)
+        add_kernels(builder.writer, manifest.components.values(), engines, record.event, force=options.force)
+        files = dict(sorted(builder.writer.files.items()))
         made = msgspec.structs.replace(manifest, engines=tuple(engines), files=files)
-        (writer.folder / RECORD_NAME).write_bytes(build.encode(manifest.tools))
-        writer.commit(made)
+        builder.writer.write_unlisted(RECORD_NAME, record.encode(made))
+        builder.writer.commit(made)
     return made
 
 
+def planned_engines(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    options: EngineBuildOptions,
+    report: Report = lambda event: None,
+) -> dict[str, str]:
+    """Why each engine would be built, or that it would be reused; nothing is built or changed.
+
+    Raises:
+        BundleError, OutputError, RequestError: input that cannot be used.
+    """
+    with _building(source, out, options, report) as build:
+        manifest = build.source.manifest
+        for name, record in manifest.components.items():
+            build.keeper.tell(
+                name, record, manifest.files, replaced=build.builder.replaces if name in build.changes else None
+            )
+        return {name: change or REUSED for name, change in build.changes.items()}
+
+
+@dataclass(frozen=True)
+class _Build:
+    """A build that can begin: the source's files are intact, the output is open, and there is room for the engines.
+
+    ``changes`` says why the engine of each chosen component has to be built; empty for one that is taken over.
+    """
+
+    source: Bundle
+    changes: dict[str, str]
+    builder: EngineBuilder
+    keeper: EngineKeeper
+
+
+@contextlib.contextmanager
+def _building(
+    source: str | os.PathLike[str], out: str | os.PathLike[str], options: EngineBuildOptions, report: Report
+) -> Iterator[_Build]:
+    compiler = compiler_for(options.engine)
+    with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
+        opened = open_bundle(source, verify=False)  # not before: it may be what another build was writing
+        manifest = opened.manifest
+        chosen = _chosen(manifest, options.components)
+        for record in manifest.components.values():
+            compiler.check_precision(record.precision)
+        tuning = Tuning(manifest.buckets, manifest.latent_space.scale, options.engine.profiles == "buckets")
+        ranges = {axis: allowed for record in chosen.values() for axis, allowed in record.profile.items()}
+        report(BuildEvent("", "profiles", detail=tuning.text(ranges)))
+        report(BuildEvent("", "check"))
+        if writer.previous is None:
+            writer.previous = opened
+        writer.verify(_files_without_engines(manifest), opened)
+        builder = EngineBuilder(compiler, tuning, writer, WeightStore(writer), report)
+        changes = {
+            name: FORCED if options.force else builder.changes(name, record, manifest.files)
+            for name, record in chosen.items()
+        }
+        _check_resources(opened, writer, compiler, [name for name in chosen if changes[name]])
+        keeper = EngineKeeper(writer, tuning, report)
+        keeper.tell_components(manifest.components)
+        yield _Build(opened, changes, builder, keeper)
+
+
+def _chosen(manifest: contract.Manifest, names: tuple[str, ...]) -> dict[str, contract.Component]:
+    for name in names:
+        if name not in manifest.components:
+            raise RequestError("--component", received=name, expected=", ".join(manifest.components))
+    return {name: record for name, record in manifest.components.items() if name in (names or manifest.components)}
+
+
+def _check_resources(source: Bundle, writer: BundleWriter, compiler: Compiler, components: Sequence[str]) -> None:
+    """Refuse what this machine has no room for before anything is built.
+
+    Raises:
+        OutputError: not enough disk.
+        RunError: not enough memory.
+    """
+    files, needed = source.manifest.files, {}
+    if source.path.stat().st_dev != writer.folder.stat().st_dev:  # where files cannot be linked they are copied
+        needed["the graphs"] = sum(files[name].size for name in _files_without_engines(source.manifest))
+    for name in components:
+        weights = sum(files[file].size for file in source.manifest.components[name].weights)
+        compiler.check_memory(name, weights)
+        needed[name] = compiler.engine_size(weights)
+    check_disk(writer.folder, needed)
+
+
 def _engine(
-    builder: EngineBuilder, name: str, record: contract.Component, force: bool, report: Report
+    builder: EngineBuilder,
+    name: str,
+    record: contract.Component,
+    inputs: GateInputs,
+    force: bool,
+    report: Report,
 ) -> contract.EngineRecord:
     start = time.perf_counter()
     builder.weights.taken_over(record.onnx, name)
 
     def check(engine: Engine) -> tuple[contract.GateRecord, ...]:
-        return gate_against_graph(name, record, builder.writer.folder, engine)
+        make = functools.partial(inputs.of, name, record)
+        return gate_against_graph(name, record, builder.writer.folder, engine, make)
 
     built = builder.build(
         name, record, lambda: builder.weights.load(record.onnx), check, force=force, obstacle=cannot_run(record)
@@ -85,4 +184,5 @@ def _files_without_engines(manifest: contract.Manifest) -> list[str]:
     """Tokenizers, graphs, and the weights that graphs refer to."""
     graphs = {name for record in manifest.components.values() for name in (record.onnx, *record.weights)}
     engines = {name for engine in manifest.engines for name in (engine.path, *engine.weights)}
-    return [name for name in manifest.files if name in graphs or name not in engines]
+    without = engines.union(kernel_files(manifest)) - graphs
+    return [name for name in manifest.files if name not in without]

@@ -8,22 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from ..runtime import manifest as contract
 from ..runtime.errors import RequestError
 from .buckets import Bucket
-from .build_component import ComponentBuilder
+from .build_component import Changes, ComponentBuilder
 from .build_engine import EngineBuilder, EngineOptions, compiler_for, default_precision
 from .build_graph import GraphBuilder
 from .checkpoint import Checkpoint, read_checkpoint
 from .components import Component, latent_stride, max_side, native_side, vae_scale
 from .components_from_checkpoint import components_from_checkpoint
-from .events import REUSED, BuildEvent, Report
+from .engine_from_onnx import Compiler
+from .events import NEW, REUSED, BuildEvent, Report
+from .gate_inputs import GateInputs
+from .kept_engines import EngineKeeper
+from .kernels_in_bundle import add_kernels
 from .manifest_from_checkpoint import manifest_from_checkpoint
 from .precision import PRECISIONS
-from .profiles import Batch, buckets_from_text, profile_text, profiles
+from .profiles import Batch, Tuning, buckets_from_text, profiles
 from .record import RECORD_NAME, BuildRecord
 from .store import BundleWriter
-from .tensorrt.library import is_tensorrt
 from .tensorrt.resources import check_disk
 from .text_encodings import text_encodings
 from .weights import WeightStore
@@ -66,25 +71,20 @@ def bundle_from_checkpoint(
     options = options or BuildOptions()
     record = BuildRecord(options, report)
     with _building(checkpoint, out, options, record.event) as build:
-        writer, options = build.builder.graphs.writer, build.options
-        if not options.onnx_only and is_tensorrt(options.engine.provider):
-            sizes = {
-                component.name: component.weight_bytes
-                for component in build.components
-                if component.name in build.chosen
-            }
-            check_disk(writer.folder, sizes)
+        writer = build.builder.graphs.writer
         encodings = text_encodings(build.checkpoint, {component.name for component in build.components}, writer)
+        draft = manifest_from_checkpoint(build.checkpoint, build.denoiser, build.buckets, encodings)
         records: dict[str, contract.Component] = {}
+        inputs = GateInputs(draft, writer.folder, records)
         engines: list[contract.EngineRecord] = []
         for component in build.components:
             force = options.force and component.name in build.chosen
-            records[component.name], of_component = build.builder.build(component, force=force)
+            records[component.name], of_component = build.builder.build(component, inputs, force=force)
             engines += of_component
-        manifest = manifest_from_checkpoint(
-            build.checkpoint, build.denoiser, build.buckets, encodings, records, engines, writer.files
-        )
-        (writer.folder / RECORD_NAME).write_bytes(record.encode(manifest.tools))
+        add_kernels(writer, records.values(), engines, record.event, force=options.force)
+        files = dict(sorted(writer.files.items()))
+        manifest = msgspec.structs.replace(draft, components=records, engines=tuple(engines), files=files)
+        writer.write_unlisted(RECORD_NAME, record.encode(manifest))
         writer.commit(manifest)
     return manifest
 
@@ -101,26 +101,25 @@ def planned_changes(
         CheckpointError, OutputError, RequestError: input that cannot be used.
     """
     with _building(checkpoint, out, options or BuildOptions(), report) as build:
-        forced = build.chosen if build.options.force else frozenset()
-        return {
-            component.name: "forced" if component.name in forced else build.builder.changes(component) or REUSED
-            for component in build.components
-        }
+        for component in build.components:
+            build.builder.tell_dropped(component, build.changes[component.name])
+        return {name: change.reason for name, change in build.changes.items()}
 
 
 @dataclass(frozen=True)
 class _Build:
-    """A build that can begin: its input is checked, its output is open. ``options`` have no precision left open.
+    """A build that can begin: its input is checked, its output is open, and there is room for it.
 
     ``components`` are those that the bundle will hold, ``chosen`` those among them that were asked for; the others are
-    taken over. ``denoiser`` is there for its contract, whether it is among them or not.
+    taken over. ``changes`` says of each what has to be built. ``denoiser`` is there for its contract, whether it is
+    among them or not.
     """
 
     checkpoint: Checkpoint
-    options: BuildOptions
     buckets: tuple[Bucket, ...]
     components: tuple[Component, ...]
     chosen: frozenset[str]
+    changes: dict[str, Changes]
     denoiser: Component
     builder: ComponentBuilder
 
@@ -130,6 +129,9 @@ def _building(
     checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], options: BuildOptions, report: Report
 ) -> Iterator[_Build]:
     options = _with_precision(options)
+    if options.onnx_only and options.engine != EngineOptions(options.engine.provider):
+        given = "--target-sm, --profiles or a setting of TensorRT"
+        raise RequestError("--onnx-only", received=f"with {given}", expected="none of these: no engines are built")
     read = read_checkpoint(checkpoint, options.parts, options.prediction_type)
     compiler = None if options.onnx_only else compiler_for(options.engine)
     precision = str(options.precision)
@@ -141,23 +143,30 @@ def _building(
     chosen = _chosen(available, options.components)
     with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
         ranges = profiles(buckets, options.batch, scale, side, read.family)
-        tuned = [ranges]
-        if options.engine.profiles == "buckets":
-            tuned = [profiles((bucket,), options.batch, scale, side, read.family) for bucket in buckets]
-        report(BuildEvent("", "profiles", detail=profile_text(tuned)))
-        weights = WeightStore(writer)
+        tuning = Tuning(buckets, scale, options.engine.profiles == "buckets")
+        report(BuildEvent("", "profiles", detail=tuning.text(ranges)))
+        weights, keeper = WeightStore(writer), EngineKeeper(writer, tuning, report)
         builder = ComponentBuilder(
             GraphBuilder(read, ranges, writer, weights, report),
-            None if compiler is None else EngineBuilder(compiler, tuple(tuned), writer, weights, report),
+            None if compiler is None else EngineBuilder(compiler, tuning, writer, weights, report),
+            keeper,
             report,
         )
-        kept = _kept(builder, [component for component in available if component.name not in chosen])
+        kept = _kept(writer, available, chosen)
+        components = tuple(component for component in available if component.name in chosen | kept)
+        changes = {
+            component.name: builder.changes(component, force=options.force and component.name in chosen)
+            for component in components
+        }
+        keeper.tell_components(changes)
+        _check_kept({name: changes[name] for name in kept})
+        _check_resources(writer, compiler, components, changes)
         yield _Build(
             checkpoint=read,
-            options=options,
             buckets=buckets,
-            components=tuple(component for component in available if component.name in chosen | kept),
+            components=components,
             chosen=chosen,
+            changes=changes,
             denoiser=next(component for component in available if component.name == "denoiser"),
             builder=builder,
         )
@@ -180,17 +189,54 @@ def _chosen(available: Sequence[Component], names: Sequence[str]) -> frozenset[s
     return frozenset(names or known)
 
 
-def _kept(builder: ComponentBuilder, others: Sequence[Component]) -> frozenset[str]:
-    """Those of the components which are not to be built that the bundle holds, unchanged."""
-    previous = builder.graphs.writer.previous
-    held = [component for component in others if previous and component.name in previous.manifest.components]
-    for component in held:
-        changes = builder.changes(component)
-        if changes:
+def _kept(writer: BundleWriter, available: Sequence[Component], chosen: frozenset[str]) -> frozenset[str]:
+    """The components of the bundle that stay as they are, because others were named.
+
+    Raises:
+        RequestError: one that the checkpoint does not have (any more), and that would be lost.
+    """
+    known = {component.name for component in available}
+    held = frozenset(() if writer.previous is None else writer.previous.manifest.components)
+    if chosen != known and (lost := sorted(held - known)):
+        raise RequestError(
+            f"--component: the bundle's {lost[0]} would be lost",
+            received="a checkpoint without it",
+            expected="the checkpoint and the parts (--tiny-vae, --text-encoder-3, ...) that the bundle was built from",
+            remedy="give them, name no component to build all, or choose another --out",
+        )
+    return (held & known) - chosen
+
+
+def _check_kept(changes: Mapping[str, Changes]) -> None:
+    for name, change in changes.items():
+        if change.reason != REUSED:
             raise RequestError(
-                f"--component: the bundle's {component.name} does not belong to what is built",
-                received=changes,
+                f"--component: the bundle's {name} would have to be rebuilt too",
+                received="no engine of this provider yet" if change.reason == NEW else change.reason,
                 expected="components that are not named to be unchanged",
-                remedy=f"name {component.name} too, name none to build all, or choose another --out",
+                remedy=f"add --component {name}, name no component to build all, or choose another --out",
             )
-    return frozenset(component.name for component in held)
+
+
+def _check_resources(
+    writer: BundleWriter, compiler: Compiler | None, components: Sequence[Component], changes: Mapping[str, Changes]
+) -> None:
+    """Refuse what this machine has no room for before anything is built, which may take hours.
+
+    Raises:
+        OutputError: not enough disk.
+        RunError: not enough memory.
+    """
+    needed: dict[str, int] = {}
+    folders: set[str] = set()  # the autoencoder's halves share one
+    for component in components:
+        change = changes[component.name]
+        if change.reason == REUSED:
+            continue
+        weights = component.weight_bytes
+        needed[component.name] = weights if change.graph and component.folder not in folders else 0
+        folders.add(component.folder)
+        if compiler is not None:
+            compiler.check_memory(component.name, weights)
+            needed[component.name] += compiler.engine_size(weights)
+    check_disk(writer.folder, needed)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import CheckpointError, RequestError
+from ..runtime.samplers import model_schedule_from_config
 from ..runtime.samplers.diffusers_classes import CLASSES
 from .families import SD1, Family, family_of
 from .folder import network_config, read_folder, weight_files
@@ -102,11 +103,15 @@ def read_checkpoint(
         prediction_type: in place of the one that the checkpoint says, or is taken to have.
 
     Raises:
-        CheckpointError: no checkpoint there, an unknown family, pickled, missing or damaged weights.
+        CheckpointError: no checkpoint there, an unknown family, a scheduler that cannot be honoured, pickled, missing
+            or damaged weights.
         RequestError: a part or a prediction type that the family does not have.
     """
     root, parts = Path(path), dict(parts or {})
     tiny = parts.pop(TINY_VAE, None)
+    for folder in parts:
+        if folder.startswith("tokenizer"):
+            _check_tokenizer(parts[folder])
     if root.is_file():
         layout = read_single_file(root, parts, prediction_type)
         family = _family_of(layout, root)
@@ -116,8 +121,12 @@ def read_checkpoint(
         family = _family_of(layout, root)
         own_scaling = layout.configs["vae"].get("scaling_factor")
         layout = _with_parts(layout, family, parts, prediction_type)
+    if "tokenizer_3" in parts and "text_encoder_3" not in layout.configs:
+        expected = "a T5 text encoder, which this checkpoint lacks"
+        raise RequestError(OPTIONS["tokenizer_3"], expected=expected, remedy="give --text-encoder-3 too")
     if "vae" in parts:
         _check_scaling(layout.configs["vae"], parts["vae"], family, own_scaling)
+    model_schedule_from_config(layout.configs["scheduler"])
     if tiny is not None:
         parts[TINY_VAE] = tiny
         layout = _with_tiny_vae(layout, tiny)
@@ -148,13 +157,14 @@ def _with_parts(layout: Layout, family: Family, parts: Mapping[str, Path], predi
     """A folder's layout with components from elsewhere."""
     configs, weights, tokenizers = dict(layout.configs), dict(layout.weights), dict(layout.tokenizers)
     known = ["vae", *(record.component for record in family.text_encoders)]
+    known += [record.tokenizer for record in family.text_encoders if record.tokenizer in OPTIONS]
     for folder, path in parts.items():
-        if folder.startswith("tokenizer"):
-            tokenizers[folder] = path
-            continue
         if folder not in known:
             expected = ", ".join(OPTIONS[name] for name in known)
             raise RequestError(f"{OPTIONS[folder]}: {family.name} has no such part", expected=expected)
+        if folder.startswith("tokenizer"):
+            tokenizers[folder] = path
+            continue
         part = read_part(folder, path, FILE_FAMILIES[family.name])
         configs[folder], weights[folder] = part.config, part.weights
     if prediction_type is not None:
@@ -167,6 +177,16 @@ def _with_parts(layout: Layout, family: Family, parts: Mapping[str, Path], predi
             raise RequestError("--prediction-type", received=prediction_type, expected=expected)
         configs["scheduler"] = {**scheduler, "prediction_type": prediction_type}
     return Layout(layout.model_index, configs, weights, tokenizers)
+
+
+def _check_tokenizer(path: Path) -> None:
+    """What is in the folder is checked with the text encoder's vocabulary; that it is one is told right away."""
+    if not any((path / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+        raise CheckpointError(
+            f"{path}: no tokenizer",
+            received="a folder without them" if path.is_dir() else "a file" if path.exists() else "no such folder",
+            expected="a folder with tokenizer.json or spiece.model: tokenizer_3 of a diffusers checkpoint of SD3",
+        )
 
 
 def _check_scaling(config: Mapping[str, Any], path: Path, family: Family, own: float | None) -> None:

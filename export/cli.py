@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from ..runtime.errors import RequestError
 from ..runtime.manifest import MANIFEST_NAME
 from .checkpoint import TINY_VAE, read_checkpoint
-from .cli_progress import BuildProgress, summary
+from .cli_progress import BuildProgress, outcome, summary
 
 app = typer.Typer(add_completion=False)
 
@@ -31,7 +32,7 @@ def build_engines(
         ),
     ] = None,
     provider: Annotated[
-        str, typer.Option(help="What the engines are for: onnxruntime-cpu, tensorrt-rtx or tensorrt.")
+        str, typer.Option(help="What the engines are for: onnxruntime-cpu, onnxruntime-cuda, tensorrt-rtx or tensorrt.")
     ] = "onnxruntime-cpu",
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16 or bf16. Default: fp32, or fp16 for a provider for GPUs.")
@@ -51,15 +52,18 @@ def build_engines(
         str | None,
         typer.Option(help="Compute capabilities of the GPUs to build for: 86,89,120. Default: that of this machine."),
     ] = None,
-    workspace: Annotated[int | None, typer.Option(help="TensorRT: MB of scratch memory a layer may use.")] = None,
+    workspace: Annotated[
+        int | None, typer.Option(help="TensorRT: MB of scratch memory a layer may use.", min=1)
+    ] = None,
     optimization_level: Annotated[
         int | None, typer.Option(help="TensorRT: 0 (fast build) to 5 (fast engine).", min=0, max=5)
     ] = None,
     version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="TensorRT: engines that tensorrt-lean and later versions run.")
+        bool, typer.Option("--version-compatible", help="TensorRT: engines that tensorrt-lean runs too.")
     ] = False,
     timing_cache: Annotated[
-        Path | None, typer.Option(help="TensorRT: a file of measurements to reuse and add to; makes builds repeatable.")
+        Path | None,
+        typer.Option(help="TensorRT: a folder of measurements to reuse and add to; makes builds repeatable."),
     ] = None,
     vae: Annotated[
         Path | None,
@@ -94,7 +98,6 @@ def build_engines(
     Whatever has not changed since the bundle was last built is taken over; the rest says what changed.
     """
     from .build_engine import EngineOptions
-    from .profiles import batch_from_text
     from .tensorrt.build import BuilderOptions
 
     builder = BuilderOptions(
@@ -103,7 +106,7 @@ def build_engines(
         version_compatible=version_compatible,
         timing_cache=timing_cache,
     )
-    targets = tuple(f"sm{target.strip().removeprefix('sm')}" for target in target_sm.split(",")) if target_sm else ()
+    targets = tuple(_target(name) for name in target_sm.split(",")) if target_sm else ()
     engine = EngineOptions(provider, targets, profiles, builder)
     names = tuple(component or ())
     given = {
@@ -111,26 +114,27 @@ def build_engines(
         "text_encoder_3": text_encoder_3, "tokenizer_3": tokenizer_3,
     }  # fmt: skip
     parts = {name: path for name, path in given.items() if path is not None}
-    layers = _layers(skip_layers)
     with BuildProgress(quiet=as_json) as progress:
-        if (checkpoint / MANIFEST_NAME).is_file():
-            if precision or aspects or batch or onnx_only or dry_run:
-                raise RequestError(
-                    "--precision, --aspects, --batch, --onnx-only and --dry-run",
-                    received=f"with the bundle {checkpoint}",
-                    expected="a checkpoint: the graphs of a bundle are what they are",
-                )
-            from .build_engine import compiler_for
-            from .bundle_from_bundle import bundle_from_bundle
+        if (checkpoint / MANIFEST_NAME).is_file() and not (checkpoint / "model_index.json").is_file():
+            _refuse_for_a_bundle(checkpoint, {
+                "--precision": precision, "--aspects": aspects, "--batch": batch, "--onnx-only": onnx_only,
+                "--prediction-type": prediction_type, "--skip-layers": skip_layers,
+                **{f"--{name.replace('_', '-')}": path for name, path in parts.items()},
+            })  # fmt: skip
+            from .bundle_from_bundle import EngineBuildOptions, bundle_from_bundle, planned_engines
 
             out = out or checkpoint
-            manifest = bundle_from_bundle(
-                checkpoint, out, compiler_for(engine), components=names, force=force, report=progress.event
-            )
+            wanted = EngineBuildOptions(engine, names, force)
+            if dry_run:
+                _print_plan(planned_engines(checkpoint, out, wanted, progress.event), progress, as_json)
+                return
+            manifest = bundle_from_bundle(checkpoint, out, wanted, progress.event)
         else:
             if out is None:
                 raise RequestError("--out", received="nothing", expected="the folder of the bundle to write")
-            images = batch_from_text(batch or "1:1:8")
+            from .profiles import batch_from_text
+
+            images, layers = batch_from_text(batch or "1:1:8"), _layers(skip_layers)
             read_checkpoint(checkpoint, parts, prediction_type)  # a wrong path is told before torch has been imported
             progress.note("importing torch and diffusers")
             from .bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
@@ -139,13 +143,28 @@ def build_engines(
                 engine, precision, aspects, images, names, onnx_only, force, parts, prediction_type, layers
             )
             if dry_run:
-                _print_plan(planned_changes(checkpoint, out, options, progress.event), as_json)
+                _print_plan(planned_changes(checkpoint, out, options, progress.event), progress, as_json)
                 return
             manifest = bundle_from_checkpoint(checkpoint, out, options, progress.event)
     if as_json:
         print(msgspec.json.encode(progress.report(out, manifest)).decode())
     else:
-        summary(out, manifest, progress)
+        summary(out, manifest, None if onnx_only else provider, progress)
+
+
+def _target(name: str) -> str:
+    """``89``, ``sm89`` and NVIDIA's ``8.9`` are one compute capability."""
+    return f"sm{name.strip().removeprefix('sm').replace('.', '')}"
+
+
+def _refuse_for_a_bundle(bundle: Path, options: Mapping[str, object]) -> None:
+    """Raise RequestError for options that are about what a bundle has already."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise RequestError(
+            ", ".join(given), received=f"with the bundle {bundle}",
+            expected="a checkpoint: the graphs of a bundle are what they are",
+        )  # fmt: skip
 
 
 def _layers(text: str | None) -> tuple[int, ...] | None:
@@ -158,9 +177,10 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in parts)
 
 
-def _print_plan(changes: dict[str, str], as_json: bool) -> None:
+def _print_plan(changes: dict[str, str], progress: BuildProgress, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(changes).decode())
+        components = {name: {"why": change} for name, change in changes.items()}
+        print(msgspec.json.encode({"components": components, "dropped": progress.dropped}).decode())
         return
     for name, change in changes.items():
-        print(f"{name}: {change}")
+        print(f"{name}: {outcome(change)}")

@@ -56,9 +56,9 @@ class Component:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes that the weights take in the component's precision."""
-        values = sum(math.prod(weight.shape) for weight in self.weights().values())
-        return values * (4 if self.precision == "fp32" else 2)
+        """Bytes that the weights take in the component's precision, each counted once whatever names it has."""
+        distinct = {id(weight): weight for weight in self.weights().values()}
+        return sum(math.prod(weight.shape) for weight in distinct.values()) * (4 if self.precision == "fp32" else 2)
 
     def load(self) -> nn.Module:
         """The reference in fp32.

@@ -26,9 +26,9 @@ def components_from_checkpoint(
     records = [record for record in checkpoint.family.text_encoders if record.component in checkpoint.configs]
     found = [
         *(text_encoder(checkpoint, record, precision) for record in records),
+        vae_encoder(checkpoint, precision),
         denoiser(checkpoint, precision, skip_layers),
         vae_decoder(checkpoint, precision),
-        vae_encoder(checkpoint, precision),
         *([tiny_decoder(checkpoint, precision)] if TINY_VAE in checkpoint.configs else []),
     ]
     _check_that_they_fit(checkpoint, {component.name: component for component in found})

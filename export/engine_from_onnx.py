@@ -37,17 +37,17 @@ class CompileJob:
 
 @dataclass(frozen=True)
 class CompiledEngine:
-    """Files of the bundle, and a way to run them: ``open``, or None where ``not_run`` says why it cannot run here.
+    """Files of the bundle: the engine, and the weights that it refers to.
 
+    A ``version_compatible`` engine also runs with the smaller library of its version that only runs engines.
     ``peak_memory`` (bytes) and ``warnings`` are those of the library that compiled, where it worked by itself.
     """
 
     path: str
     weights: tuple[str, ...]
-    open: Callable[[], Engine] | None
-    not_run: str = ""
     peak_memory: int = 0
     warnings: tuple[str, ...] = ()
+    version_compatible: bool = False
 
 
 class Compiler(Protocol):
@@ -61,11 +61,27 @@ class Compiler(Protocol):
     def targets(self) -> tuple[str, ...]:
         """Compute capabilities such as ``"sm89"``."""
 
+    @property
+    def only_here(self) -> bool:
+        """Whether it builds for the GPU of this machine alone: engines for other GPUs then stay in a bundle."""
+
     def check_precision(self, precision: str) -> None:
         """Raise RequestError for a precision that the provider does not compute in."""
+
+    def check_memory(self, component: str, weights: int) -> None:
+        """Raise RunError if compiling a component with so many bytes of weights takes more memory than there is."""
+
+    def engine_size(self, weights: int) -> int:
+        """Bytes of disk that the engine of a component with so many bytes of weights is estimated to take."""
 
     def key(self) -> dict[str, str]:
         """What its engines depend on beside graph, weights and profiles: versions, targets, settings, by name."""
 
     def compile(self, job: CompileJob) -> CompiledEngine:
         """Write an engine into the bundle under construction."""
+
+    def opener(self, job: CompileJob, path: str, weights: tuple[str, ...]) -> Callable[[], Engine] | str:
+        """A way to run an engine of the bundle under construction, or why it cannot run on this machine.
+
+        The reason becomes part of the manifest: it says nothing of the moment.
+        """

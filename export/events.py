@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: The reason of a component that was taken over from the previous bundle as it was.
+#: Reasons: what was taken over from the previous bundle as it was, and what was built although no part of its key
+#: changed. All others name the parts of the key that did.
 REUSED = "reused"
+NEW = "new"
+FORCED = "forced"
+DAMAGED = "its files were damaged"
 
 
 @dataclass(frozen=True)
 class BuildEvent:
-    """A component enters a stage (``export``, ``compile``, ``gate``) or is done, with the seconds it took.
+    """A component enters a stage (``check``, ``export``, ``compile``, ``gate``) or is done, with the seconds it took.
 
     ``detail`` is what a stage is doing and ``fraction`` how much of that is done, where the library at work tells.
     A component that is done has the ``reason`` why it was built, or that it was reused, and what the builder of its
-    engine said of itself: the peak of its memory in bytes, and its warnings. The stage ``wait`` of no component says
-    that another build of the same bundle has to end first, and ``profiles`` (in ``detail``) for which sizes it builds.
+    engine said of itself: the peak of its memory in bytes, and its warnings. The stage ``drop`` says in ``detail``
+    what the previous bundle held of a component that this one does not, and why.
+
+    The stage ``wait`` of no component says that another build of the same bundle has to end first, and ``profiles``
+    (in ``detail``) for which sizes it builds.
     """
 
     component: str

@@ -1,4 +1,4 @@
-"""Example inputs of a component: what its graph is traced with, and what the gate compares it on."""
+"""Example inputs of a component: what its graph is traced with. (``gate_inputs`` has realistic ones.)"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class _Shapes:
     def of(self, value: ir.Value) -> tuple[int, ...]:
         if value.shape is None:
             raise ExportError(f"{self.node.name}: the graph does not say which shape {value.name} has")
-        return tuple(size if isinstance(size, int) else _evaluated(str(size.value), self.sizes) for size in value.shape)
+        return tuple(size if isinstance(size, int) else axis_size(str(size.value), self.sizes) for size in value.shape)
 
     def bytes_of(self, value: ir.Value) -> int:
         return math.ceil(math.prod(self.of(value)) * float(value.dtype.itemsize))
@@ -113,8 +113,12 @@ _FUNCTIONS: dict[str, Callable[..., int]] = {"Max": max, "Min": min}
 _MULTIPLE = re.compile(r"\b(\d+)_([a-z]\w*)")
 
 
-def _evaluated(expression: str, sizes: Mapping[str, int]) -> int:
-    """A dimension as torch writes it, such as ``2*(((height - 1)//2)) + 2``."""
+def axis_size(expression: str, sizes: Mapping[str, int]) -> int:
+    """A dimension as torch writes it, such as ``2*(((height - 1)//2)) + 2``, at the given sizes of the axes.
+
+    Raises:
+        ExportError: one that does not follow from them.
+    """
 
     def value(node: ast.expr) -> int:
         match node:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+from ..runtime.manifest import Component, FileRecord
 
-def changed_parts(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """What differs between two keys, as ``name changed: old -> new``; hashes are shortened."""
+
+def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """What differs between two keys, as ``name changed old -> new``; hashes are shortened."""
     names = [*new, *(name for name in old if name not in new)]
     return [
-        f"{name} changed: {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
+        f"{name} changed {_short(old.get(name, 'none'))} -> {_short(new.get(name, 'none'))}"
         for name in names
         if old.get(name) != new.get(name)
     ]
@@ -28,3 +31,8 @@ def export_code() -> str:
     for path in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".json")):
         total.update(path.read_bytes())
     return total.hexdigest()
+
+
+def graph_digest(record: Component, files: Mapping[str, FileRecord]) -> str:
+    """SHA-256 over that of a portable graph and its weights."""
+    return hashlib.sha256("".join(files[name].sha256 for name in (record.onnx, *record.weights)).encode()).hexdigest()

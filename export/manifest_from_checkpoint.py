@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from ..runtime import manifest as contract
@@ -21,11 +21,9 @@ def manifest_from_checkpoint(
     denoiser: Component,
     buckets: tuple[Bucket, ...],
     encodings: tuple[contract.TextEncoding, ...],
-    records: dict[str, contract.Component],
-    engines: Sequence[contract.EngineRecord],
-    files: Mapping[str, contract.FileRecord],
 ) -> contract.Manifest:
-    """The whole record. ``denoiser`` gives its contract, whether the bundle holds it or not."""
+    """The whole record, but for the components, engines and files that the bundle will hold. ``denoiser`` gives its
+    contract, whether it is among them or not."""
     family, scale, task = checkpoint.family, vae_scale(checkpoint), task_of(checkpoint)
     channels, stride = checkpoint.number("vae", "latent_channels"), latent_stride(checkpoint) * scale
     inputs = {spec.name: spec for spec in denoiser.inputs}
@@ -46,9 +44,9 @@ def manifest_from_checkpoint(
         scheduler=checkpoint.scheduler_config,
         defaults=defaults_of(checkpoint, default_bucket(buckets, native_side(checkpoint))),
         buckets=buckets,
-        components=records,
-        engines=tuple(engines),
-        files=dict(sorted(files.items())),
+        components={},
+        engines=(),
+        files={},
         tools={name: version(name) for name in TOOLS},
     )
 

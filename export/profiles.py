@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..runtime.errors import RequestError
 from ..runtime.spec import AxisRange, Profile
 from .buckets import Bucket
 from .families import Family
+
+#: How many times its native side a denoiser of no known limit may see at most.
+_MAX_NATIVE_SIDES = 8
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,10 @@ class Batch:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min <= self.opt <= self.max:
-            raise _not_a_batch(f"{self.min}:{self.opt}:{self.max}")
+            raise _not_a_batch(str(self))
+
+    def __str__(self) -> str:
+        return str(self.min) if self.min == self.opt == self.max else f"{self.min}:{self.opt}:{self.max}"
 
 
 def batch_from_text(text: str) -> Batch:
@@ -54,12 +59,13 @@ def buckets_from_text(
 
     The default is what the family's users work with; the family's name stands for all that it was trained on, where
     that was published. Both are scaled to the checkpoint's native size, each side rounded to the nearest multiple of
-    the stride. ``max_side`` is the longest side that the denoiser can see.
+    the stride. ``max_side`` is the longest side that the denoiser can see; without that, it is where nothing but a slip
+    of the pen can be meant.
 
     Raises:
         RequestError: not a list of sizes, or a side that is not a multiple of the stride, or too long.
     """
-    highest = max_side or sys.maxsize
+    highest = max_side or _MAX_NATIVE_SIDES * native_side
     if text is None or text == family.name:
         listed = family.buckets if text is None else family.training_buckets or family.buckets
         scaled = [
@@ -71,11 +77,10 @@ def buckets_from_text(
     for part in text.split(","):
         match = re.fullmatch(r"(\d+)x(\d+)", part.strip())
         if match is None:
-            raise RequestError("--aspects", received=part, expected=f"WIDTHxHEIGHT,... or {family.name}")
+            raise RequestError("--aspects", received=text, expected=f"WIDTHxHEIGHT,... or {family.name}")
         width, height = int(match[1]), int(match[2])
         if width < stride or height < stride or width % stride or height % stride or max(width, height) > highest:
-            limit = f" up to {max_side}" if max_side else ""
-            expected = f"sides that are multiples of {stride}{limit}"
+            expected = f"sides that are multiples of {stride}, up to {highest}"
             raise RequestError("--aspects", received=part.strip(), expected=expected)
         buckets.append((width, height))
     return tuple(dict.fromkeys(buckets))
@@ -116,9 +121,54 @@ def profile_for(axes: set[str], ranges: dict[str, AxisRange]) -> Profile:
     return {name: ranges[name] for name in ranges if name in axes}
 
 
-def profile_text(profiles: Sequence[Profile]) -> str:
-    """Profiles for people: a line each, axes as ``min..opt..max`` (sizes in latent pixels)."""
-    return "\n".join(
-        f"profile {number}: " + ", ".join(f"{axis} {allowed}" for axis, allowed in profile.items())
-        for number, profile in enumerate(profiles)
-    )
+@dataclass(frozen=True)
+class Tuning:
+    """What engines are tuned for: the usual one of the ``buckets`` (image pixels), or each of them in a profile of its
+    own. ``scale`` is how many image pixels a latent pixel is."""
+
+    buckets: tuple[Bucket, ...]
+    scale: int
+    each: bool = False
+
+    def profiles(self, profile: Profile) -> tuple[Profile, ...]:
+        """The profiles of a component's engine, which together span (or, with ``each``, lie in) the component's one."""
+        if not self.each or "width" not in profile:
+            return (profile,)
+        return tuple({**profile, **self._sides(bucket)} for bucket in dict.fromkeys(self.buckets))
+
+    def key(self, profiles: Sequence[Profile]) -> dict[str, str]:
+        """Profiles by parts that a person would change: the smallest, usual and largest size in image pixels, and every
+        other axis. A part has a value for each profile, or one if it is the same in all."""
+        parts = {}
+        axes = profiles[0] if profiles else {}
+        if "width" in axes:
+            for pick in ("min", "opt", "max"):
+                parts[f"profile.{pick}"] = _joined(self._size(profile, pick) for profile in profiles)
+        for axis in axes:
+            if axis not in ("width", "height"):
+                parts[f"profile.{axis}"] = _joined(str(profile[axis]) for profile in profiles)
+        return parts
+
+    def text(self, ranges: Profile) -> str:
+        """The profiles for people, a line each: sizes in image pixels, axes as ``min..opt..max``."""
+        lines = []
+        for number, profile in enumerate(self.profiles(ranges)):
+            axes = [f"{axis} {allowed}" for axis, allowed in profile.items() if axis not in ("width", "height")]
+            if "width" in profile:
+                sizes = [self._size(profile, pick) for pick in ("min", "opt", "max")]
+                axes.insert(0, sizes[0] if sizes[0] == sizes[2] else "..".join(sizes))
+            lines.append(f"profile {number}: {', '.join(axes)}")
+        return "\n".join(lines)
+
+    def _sides(self, bucket: Bucket) -> Profile:
+        width, height = (side // self.scale for side in bucket)
+        return {"width": AxisRange(width, width, width), "height": AxisRange(height, height, height)}
+
+    def _size(self, profile: Profile, pick: str) -> str:
+        width, height = (getattr(profile[axis], pick) * self.scale for axis in ("width", "height"))
+        return f"{width}x{height}"
+
+
+def _joined(values: Iterable[str]) -> str:
+    listed = list(values)
+    return listed[0] if len(set(listed)) == 1 else ", ".join(listed)

@@ -200,6 +200,42 @@ def _masked(model: ir.Model, name: str, scores: ir.Value, mask: ir.Value | None)
     return [ir.node("Where", [mask, scores, lowest])]
 
 
+def bfloat16_to_rounded_float32(model: ir.Model) -> int:
+    """Operators in bf16 -> the same in fp32 between casts, so that every value is rounded where bf16 rounds it.
+
+    ONNX Runtime's CPU provider casts bf16 but computes nothing in it; hardware sums bf16 products in fp32 as well.
+    Returns how many were rewritten.
+    """
+    rewritten = 0
+    wide: dict[ir.Value, ir.Value] = {}
+    for node in list(model.graph):
+        values = [value for value in (*node.inputs, *node.outputs) if value is not None and _is_bfloat16(value)]
+        if not values or node.op_type == "Cast":
+            continue
+        for index, value in enumerate(node.inputs):
+            if value is not None and _is_bfloat16(value):
+                if value not in wide:
+                    cast = ir.node("Cast", [value], {"to": ir.DataType.FLOAT})
+                    wide[value] = cast.outputs[0]
+                    cast.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+                    model.graph.insert_before(node, cast)
+                node.replace_input_with(index, wide[value])
+        for value in node.outputs:
+            if _is_bfloat16(value):
+                rounded = ir.node("Cast", [value], {"to": ir.DataType.BFLOAT16})
+                value.replace_all_uses_with(rounded.outputs[0])
+                rounded.replace_input_with(0, value)
+                rounded.outputs[0].type = ir.TensorType(ir.DataType.BFLOAT16)
+                value.type = ir.TensorType(ir.DataType.FLOAT)
+                model.graph.insert_after(node, rounded)
+        rewritten += 1
+    return rewritten
+
+
+def _is_bfloat16(value: ir.Value) -> bool:
+    return bool(value.dtype == ir.DataType.BFLOAT16)
+
+
 #: Head widths for which TensorRT-RTX 1.7 has an attention kernel in half precision, found by building for compute
 #: capabilities 7.5, 8.9 and 12.0. There is none in fp32.
 TENSORRT_ATTENTION_WIDTHS = range(16, 257)

@@ -13,9 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import msgspec
+
 from ..runtime.bundle import Bundle, open_bundle
 from ..runtime.errors import BundleError, OutputError
 from ..runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, encode_manifest
+from .record import RECORD_NAME
+
+#: All that a bundle's folder holds. One with anything else in it belongs to somebody, whatever its manifest says.
+_CONTENT = frozenset({MANIFEST_NAME, RECORD_NAME, "onnx", "engines", "tokenizers", "kernels"})
 
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
@@ -37,6 +43,7 @@ class BundleWriter:
         self.files: dict[str, FileRecord] = {}
         self.previous: Bundle | None = None
         self._replaced = self._beside("old")
+        self._verified: set[Path] = set()
         self._waiting = waiting
         self._lock: IO[bytes] | None = None
         self._new_parents: list[Path] = []
@@ -74,11 +81,16 @@ class BundleWriter:
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             # "x": a file that was taken over may be linked to the previous bundle's, which must not be written to.
-            with path.open("xb") as file:
-                for chunk in [chunks] if isinstance(chunks, bytes) else chunks:
+            file = path.open("xb")
+        try:
+            for chunk in [chunks] if isinstance(chunks, bytes) else chunks:  # to read them may fail in its own way
+                with self._writing():
                     file.write(chunk)
-                    digest.update(chunk)
-                    size += len(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+        finally:
+            with self._writing():
+                file.close()
         self.files[name] = FileRecord(size, digest.hexdigest())
 
     def rename(self, name: str, new: str) -> None:
@@ -94,26 +106,51 @@ class BundleWriter:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             self.files[name] = FileRecord(path.stat().st_size, digest)
 
-    def take_over(self, names: Iterable[str], source: Bundle | None = None) -> bool:
-        """Take files of the previous bundle (or of ``source``) over, if all are still what its manifest says."""
-        names = [name for name in names if name not in self.files]
-        source = source or self.previous
-        if source is None:
+    def write_unlisted(self, name: str, data: bytes) -> Path:
+        """Write a file that is no part of the bundle: the record of the build, or one that is removed again."""
+        path = self.folder / name
+        with self._writing():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return path
+
+    def verify(self, names: Iterable[str], source: Bundle) -> None:
+        """Check files of a bundle, each of which is read once, however often it is asked about.
+
+        Raises:
+            BundleError: a file is not what the bundle's manifest says.
+        """
+        new = {name: path for name in names if (path := source.file(name)) not in self._verified}
+        source.verify(list(new))
+        self._verified.update(new.values())
+
+    def intact(self, names: Iterable[str]) -> bool:
+        """Whether files of the previous bundle are still what its manifest says."""
+        if self.previous is None:
             return False
         try:
-            source.verify(names)
+            self.verify(names, self.previous)
         except BundleError:
             return False
-        with self._writing():
-            for name in names:
-                held, target = source.file(name), self.folder / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.link(held, target)  # files of a bundle are never changed in place
-                except OSError:
-                    shutil.copyfile(held, target)
-                self.files[name] = source.manifest.files[name]
         return True
+
+    def take_over(self, names: Iterable[str]) -> bool:
+        """Take files of the previous bundle over, if all are intact."""
+        names = [name for name in names if name not in self.files]
+        if self.previous is None or not self.intact(names):
+            return False
+        self._link(names, self.previous)
+        return True
+
+    def take(self, names: Iterable[str], source: Bundle) -> None:
+        """Take files of a bundle over, which may be the previous one.
+
+        Raises:
+            BundleError: a file is not what the bundle's manifest says.
+        """
+        names = [name for name in names if name not in self.files]
+        self.verify(names, source)
+        self._link(names, source)
 
     def commit(self, manifest: Manifest) -> None:
         """Write the manifest and put the bundle in place of the previous one."""
@@ -129,15 +166,27 @@ class BundleWriter:
                     self._replaced.rename(self.out)
                 raise
 
+    def _link(self, names: Iterable[str], source: Bundle) -> None:
+        with self._writing():
+            for name in names:
+                held, target = source.file(name), self.folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(held, target)  # files of a bundle are never changed in place
+                except OSError:
+                    shutil.copyfile(held, target)
+                self.files[name] = source.manifest.files[name]
+
     def _beside(self, role: str) -> Path:
         return self.out.parent / f".{self.out.name}.{role}"
 
     def _check_not_taken(self) -> None:
         with self._writing():
-            taken = _is_taken(self.out)
-        if taken:
+            found = _content_of_somebody(self.out)
+        if found:
             raise OutputError(
                 f"{self.out}: exists and is not a bundle",
+                received=found,
                 expected="a new folder, an empty one, or a bundle to rebuild",
                 remedy="choose another --out, or remove it",
             )
@@ -193,8 +242,28 @@ def _locked(path: Path, waiting: Callable[[], None]) -> IO[bytes]:
         file.close()  # the file that was locked is the one that the previous holder removed: lock the next
 
 
-def _is_taken(out: Path) -> bool:
-    """Whether something is there that a build must not replace."""
+class _Mark(msgspec.Struct):
+    """What a manifest of any schema version has."""
+
+    schema_version: int
+    latentrt: str
+    files: dict[str, FileRecord]
+
+
+def _content_of_somebody(out: Path) -> str:
+    """What is there that a build must not replace; empty if there is nothing, or a bundle."""
     if not out.is_dir():
-        return out.exists() or out.is_symlink()
-    return not (out / MANIFEST_NAME).is_file() and any(out.iterdir())
+        return "no folder" if out.exists() or out.is_symlink() else ""
+    names = sorted(path.name for path in out.iterdir())
+    others = [name for name in names if name not in _CONTENT]
+    if others:
+        return ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+    if not names:
+        return ""
+    try:
+        msgspec.json.decode((out / MANIFEST_NAME).read_bytes(), type=_Mark)
+    except FileNotFoundError:
+        return f"a folder without {MANIFEST_NAME}"
+    except msgspec.MsgspecError:
+        return f"a {MANIFEST_NAME} that LatentRT did not write"
+    return ""

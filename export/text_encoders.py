@@ -91,6 +91,7 @@ def text_encoder(checkpoint: Checkpoint, record: TextEncoderRecord, precision: s
         inputs=(TensorSpec("input_ids", "int64", ("texts", tokens)),),
         outputs=tuple(outputs),
         vocabulary=checkpoint.number(folder, "vocab_size"),
+        settings={"hidden state": record.hidden_state, "pooled": str(record.pooled)},
     )
 
 

@@ -90,13 +90,13 @@ def _loaded(load: Callable[[], Any], checkpoint: Checkpoint, folder: str, kind: 
         return load()
     except Exception as error:  # transformers raises many kinds for incomplete folders
         lines = str(error).splitlines() or [type(error).__name__]
-        subject = f"{checkpoint.path / folder}: not a readable {kind} tokenizer"
+        subject = f"{checkpoint.place(folder)}: not a readable {kind} tokenizer"
         raise CheckpointError(subject, received=lines[0]) from error
 
 
 def _another_encoders(checkpoint: Checkpoint, folder: str, received: int, expected: str) -> CheckpointError:
     return CheckpointError(
-        f"{checkpoint.path / folder}: not the tokenizer of its text encoder",
+        f"{checkpoint.place(folder)}: not the tokenizer of its text encoder",
         received=f"{received} tokens",
         expected=expected,
         remedy="copy the whole folder again",

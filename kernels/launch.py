@@ -6,7 +6,8 @@ of ``kernel_arguments(...)``, which ``cuda.core.launch`` and ``cuLaunchKernel`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,7 +15,10 @@ import numpy as np
 
 #: What the folder of compiled kernels says of itself.
 INDEX_NAME = "kernels.json"
-SCHEMA_VERSION = 1
+#: The target that is no GPU, and the oldest compute capability that its code is for.
+PTX = "ptx"
+PTX_CAPABILITY = 80
+SCHEMA_VERSION = 2
 
 THREADS_PER_WARP = 32
 
@@ -64,11 +68,43 @@ class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of ``kernels.json``."""
+    """The contents of ``kernels.json``. ``key`` has what the kernels were compiled from and for, by name."""
 
     schema_version: int
-    triton: str
+    key: dict[str, str]
     kernels: tuple[CompiledKernel, ...]
+
+
+@dataclass(frozen=True)
+class KernelSet:
+    """Compiled kernels; ``read`` gives the content of one of their files."""
+
+    index: KernelIndex
+    read: Callable[[str], bytes]
+
+    def select(self, name: str, dtype: str | None, target: str) -> CompiledKernel:
+        """The code of a kernel for a GPU: its own cubin, else one that it runs too, else PTX.
+
+        ``dtype`` is that of the engine's tensors; kernels that have no such choice do not look at it. A cubin of
+        compute capability 8.x runs on GPUs of 8.y with y >= x; those of newer ones are made for one alone.
+
+        Raises:
+            LookupError: there is none; the message says which there are.
+        """
+        of_kernel = [kernel for kernel in self.index.kernels if kernel.name == name and kernel.dtype in (dtype, None)]
+        fitting = [kernel for kernel in of_kernel if _runs_on(kernel.target, target)]
+        if not fitting:
+            held = ", ".join(f"{k.dtype or 'any dtype'} for {k.target}" for k in self.index.kernels if k.name == name)
+            raise LookupError(f"{name} of {dtype} for {target} is not among {held or 'the kernels'}")
+        return max(fitting, key=lambda kernel: -1 if kernel.target == PTX else int(kernel.target.removeprefix("sm")))
+
+
+def _runs_on(code: str, gpu: str) -> bool:
+    capability = int(gpu.removeprefix("sm"))
+    if code == PTX:
+        return capability >= PTX_CAPABILITY
+    compiled_for = int(code.removeprefix("sm"))
+    return compiled_for == capability or (compiled_for // 10 == capability // 10 == 8 and compiled_for < capability)
 
 
 def grid(kernel: CompiledKernel, elements: int, outer: int) -> tuple[int, int, int]:

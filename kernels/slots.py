@@ -110,51 +110,63 @@ def denoise_slots(
         model_input: ``[rows, elements or more]``: the first ``elements`` of a row are written, in its dtype.
         timesteps: float32 ``[rows]``; written.
     """
-    for route in routes:
-        slot = int(route[Route.SLOT])
+    elements = slots.state.shape[1]
+    scratch = np.empty((2, elements), np.float32)
+    for route in routes.tolist():
+        slot = route[Route.SLOT]
         if slot < 0:
             continue
-        row = slots.table[slots.position[slot]]
+        row: list[float] = slots.table[slots.position[slot]].tolist()
         if row[Column.ACTIVE] == 0:
             continue
-        nothing = np.zeros(slots.state.shape[1], np.float32)
         read = [
-            outputs[route[which]].astype(np.float32) if row[column] != 0 else nothing
+            outputs[route[which]].astype(np.float32, copy=False) if row[column] != 0 else None
             for column, which in _OUTPUTS.items()
         ]
-        _update(slots, slot, row, read)
-        inputs = [route[which] for rows, which in _INPUTS.items() if int(row[Column.NEXT_ROWS]) & rows]
-        model_input[inputs, : slots.state.shape[1]] = row[Column.NEXT_INPUT_SCALE] * slots.state[slot]
-        timesteps[inputs] = row[Column.NEXT_TIMESTEP]
+        _update(slots, slot, row, read, scratch)
+        np.multiply(slots.state[slot], row[Column.NEXT_INPUT_SCALE], scratch[0])
+        for rows, which in _INPUTS.items():
+            if int(row[Column.NEXT_ROWS]) & rows:
+                model_input[route[which], :elements] = scratch[0]
+                timesteps[route[which]] = row[Column.NEXT_TIMESTEP]
         slots.draws[slot] = row[Column.NEXT_DRAW]
         slots.position[slot] += 1
 
 
-def _update(slots: Slots[NDArray[Any]], slot: int, row: Array, outputs: Sequence[Array]) -> None:
-    """The state of one slot, and what it stores; ``outputs`` are the conditional, unconditional and third row."""
+def _update(
+    slots: Slots[NDArray[Any]], slot: int, row: Sequence[float], outputs: Sequence[Array | None], scratch: Array
+) -> None:
+    """The state of one slot, and what it stores; ``outputs`` are the conditional, unconditional and third row.
+
+    ``scratch`` is ``[2, elements]``, so that a step allocates nothing that is as large as a slot.
+    """
     x, history, noise = slots.state[slot], slots.history[slot], slots.noise[slot]
+    newest, latest = int(row[Column.HISTORY_INDEX]), int(row[Column.NOISE_INDEX])
+    product = scratch[0]
+    stored = history[newest] if row[Column.KEEPS_STORED] != 0 else scratch[1]
     if row[Column.STATE_WEIGHT] == 0 and row[Column.STATE_TO_STORED] == 0:
         x[...] = 0  # whatever an earlier image left there
-    stored = np.zeros_like(x)
+    stored[...] = 0
     for column, values in zip(_OUTPUTS, outputs, strict=True):
-        stored += row[column] * values
+        if values is not None:
+            stored += np.multiply(values, row[column], product)
     if row[Column.GUIDANCE_RESCALE] != 0:
-        stored *= rescale_factor(outputs[0], outputs[1], row[Column.GUIDANCE], row[Column.GUIDANCE_RESCALE])
-    stored += row[Column.STATE_TO_STORED] * x
-    x *= row[Column.STATE_WEIGHT]
-    x += row[Column.HISTORY_WEIGHTS] * stored
-    newest, latest = int(row[Column.HISTORY_INDEX]), int(row[Column.NOISE_INDEX])
+        conditional, unconditional = outputs[0], outputs[1]
+        assert conditional is not None  # guidance gives both rows a weight
+        assert unconditional is not None
+        stored *= rescale_factor(conditional, unconditional, row[Column.GUIDANCE], row[Column.GUIDANCE_RESCALE])
     older = [(row[Column.HISTORY_WEIGHTS + age], history[(newest - age) % HISTORY]) for age in range(1, HISTORY)]
     drawn = [(row[Column.NOISE_WEIGHTS + age], noise[(latest - age) % DRAWS]) for age in range(DRAWS)]
-    for weight, values in older + drawn:
+    if row[Column.STATE_TO_STORED] != 0:
+        stored += np.multiply(x, row[Column.STATE_TO_STORED], product)
+    x *= row[Column.STATE_WEIGHT]
+    for weight, values in [(row[Column.HISTORY_WEIGHTS], stored), *older, *drawn]:
         if weight != 0:
-            x += weight * values
+            x += np.multiply(values, weight, product)
     if row[Column.BLENDS] != 0:
         latents, latents_noise = slots.kept[slot]
         level = row[Column.KEPT_SIGNAL] * latents + row[Column.KEPT_NOISE] * latents_noise
         np.copyto(x, level, where=np.tile(slots.mask[slot] == 0, x.size // slots.mask.shape[1]))
-    if row[Column.KEEPS_STORED] != 0:
-        history[newest] = stored
 
 
 def rescale_factor(conditional: Array, unconditional: Array, guidance: float, rescale: float) -> np.float32:

@@ -116,7 +116,7 @@ def table_rows(
     """
     n, kept = len(table.timesteps), table.history_weights.shape[1]
     guided = table.guidance != 1
-    conditional, unconditional, third = _shares(table.guidance, image_guidance_scale, skip_scales)
+    conditional, unconditional, third = guidance_shares(table.guidance, image_guidance_scale, skip_scales)
     drawn = first_draw + np.cumsum(table.draws_noise)  # draws made when the update of an evaluation is done
     rows = np.zeros((n + 2, COLUMNS))
     rows[:-1, Column.ACTIVE] = 1
@@ -154,7 +154,15 @@ def table_rows(
     return rows.astype(np.float32)
 
 
-def _shares(
+def unchanged_row(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The row whose step leaves the state as it is, and makes of it the next input that ``row`` makes."""
+    unchanged = np.zeros_like(row)
+    unchanged[[Column.ACTIVE, Column.STATE_WEIGHT]] = 1
+    unchanged[Column.NEXT_INPUT_SCALE :] = row[Column.NEXT_INPUT_SCALE :]
+    return unchanged
+
+
+def guidance_shares(
     guidance: Floats, image_guidance_scale: float | None, skip_scales: Sequence[float] | None
 ) -> tuple[Floats, Floats, Floats]:
     """What the conditional, the unconditional and the third row are multiplied by in m, for each evaluation."""

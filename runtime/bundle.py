@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checks import path as checked_path
 from .errors import BundleError
 from .manifest import MANIFEST_NAME, EngineRecord, Manifest, decode_manifest
 
@@ -57,9 +58,16 @@ class Bundle:
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise self._unreadable(name, error) from None
 
-    def engines(self, provider: str) -> dict[str, EngineRecord]:
-        """The engines that the bundle holds for a provider, by component."""
-        return {engine.component: engine for engine in self.manifest.engines if engine.provider == provider}
+    def engines(self, provider: str, target: str | None = None) -> dict[str, EngineRecord]:
+        """The engines that the bundle holds for a provider, by component; with ``target``, those that run on that GPU.
+
+        Where it holds a component's engines for several GPUs, ``target`` (``"sm89"``) says which is meant.
+        """
+        return {
+            engine.component: engine
+            for engine in self.manifest.engines
+            if engine.provider == provider and (target is None or not engine.targets or target in engine.targets)
+        }
 
     def verify(self, names: list[str] | None = None) -> None:
         """Check size and SHA-256 of the given files (all that the manifest lists by default).
@@ -108,8 +116,9 @@ def open_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
 
     Raises:
         BundleError: no bundle there, a newer schema, a damaged or missing file, a path that leaves the folder.
+        RequestError: something that is no path.
     """
-    folder = Path(path)
+    folder = checked_path("a bundle's folder", path)
     try:
         data = (folder / MANIFEST_NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):

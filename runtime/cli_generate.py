@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
 from .cli_values import interval_from_text, options_from_texts, picture_from_file, size_from_text
 from .errors import RequestError
+from .provenance import require_writable
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
-    from .pipeline import Pipeline
+    from .callback import StepState
+    from .output import Output
+
+T = TypeVar("T")
 
 app = typer.Typer(add_completion=False)
 
@@ -32,12 +39,25 @@ def generate(
     prompt: Annotated[list[str], typer.Argument(help="One or more prompts; quote each.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG to write; several get -0, -1, ... before .png.")],
     negative_prompt: Annotated[str | None, typer.Option(help="What to keep out of the picture.")] = None,
+    prompt_2: Annotated[
+        str | None, typer.Option("--prompt-2", help="For the second text encoder, where it is to read another text.")
+    ] = None,
+    prompt_3: Annotated[str | None, typer.Option("--prompt-3", help="For the third text encoder, likewise.")] = None,
+    negative_prompt_2: Annotated[
+        str | None, typer.Option("--negative-prompt-2", help="For the second text encoder, likewise.")
+    ] = None,
+    negative_prompt_3: Annotated[
+        str | None, typer.Option("--negative-prompt-3", help="For the third text encoder, likewise.")
+    ] = None,
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT in pixels, e.g. 1152x896.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance_scale: Annotated[
         float | None, typer.Option(help="How strictly to follow the prompt; 1 turns it off.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture; each next has one more.")] = None,
+    rng: Annotated[
+        str, typer.Option(help="Noise as torch draws it: torch-cpu, or philox (NVIDIA GPUs).")
+    ] = "torch-cpu",
     num_images: Annotated[int, typer.Option("-n", "--num-images", help="Pictures per prompt.")] = 1,
     sampler: Annotated[str | None, typer.Option(help="See latentrt samplers. Default: the checkpoint's.")] = None,
     schedule: Annotated[str | None, typer.Option(help="See latentrt samplers. Default: the checkpoint's.")] = None,
@@ -71,11 +91,7 @@ def generate(
     """Make pictures from PROMPT and write them as PNG files that record how they were made."""
     start = time.perf_counter()
     width, height = size_from_text(size) if size is not None else (None, None)
-    if not output.parent.is_dir():  # before the work, not after it
-        raise RequestError(
-            "--output", received=str(output), expected=f"a file in a folder that exists: {output.parent}"
-        )
-
+    require_writable(output)
     arguments: dict[str, Any] = {
         "image": picture_from_file("--image", image) if image is not None else None,
         "mask_image": picture_from_file("--mask", mask) if mask is not None else None,
@@ -92,27 +108,34 @@ def generate(
     elif handover is not None or refiner_strength is not None:
         raise RequestError("--handover and --refiner-strength", expected="a model to take over: --refiner BUNDLE")
 
-    from .loading import load
+    def draw() -> tuple[Output, float]:
+        from .loading import load
 
-    with (
-        load(bundle, refiner=refiner, provider=provider, threads=threads, verify=verify) as pipe,
-        _Progress() as progress,
-    ):
-        loaded = time.perf_counter()
-        result = pipe(
-            prompt,
-            negative_prompt=negative_prompt,
-            width=width,
-            height=height,
-            num_inference_steps=steps,
-            guidance_scale=guidance_scale,
-            seed=seed,
-            num_images_per_prompt=num_images,
-            sampler=sampler,
-            schedule=schedule,
-            callback_on_step_end=progress.step,
-            **arguments,
-        )
+        with load(bundle, refiner=refiner, provider=provider, threads=threads, verify=verify) as pipe:
+            loaded = time.perf_counter()
+            output = pipe(
+                prompt,
+                prompt_2=prompt_2,
+                prompt_3=prompt_3,
+                negative_prompt=negative_prompt,
+                negative_prompt_2=negative_prompt_2,
+                negative_prompt_3=negative_prompt_3,
+                width=width,
+                height=height,
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                seed=seed,
+                rng=rng,
+                num_images_per_prompt=num_images,
+                sampler=sampler,
+                schedule=schedule,
+                callback_on_step_end=progress.step,
+                **arguments,
+            )
+        return output, loaded
+
+    with _Progress() as progress:
+        result, loaded = _interruptible(draw, progress)
     paths = [str(path) for path in result.save(output)]
     made = result.provenance[0]
     if as_json:
@@ -127,6 +150,28 @@ def generate(
     )
 
 
+def _interruptible(work: Callable[[], T], progress: _Progress) -> T:
+    """``work()`` on another thread: signals reach this one at once, and not when an engine's call returns.
+
+    After a signal the process ends without waiting for that thread or for the engine's own.
+    """
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # whatever it is, the caller gets it
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    try:
+        return future.result()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        progress.close()
+        print("interrupted", file=sys.stderr, flush=True)
+        os._exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 128 + signal.SIGINT)
+
+
 class _Progress:
     """A bar on the terminal for runs that take longer than a second."""
 
@@ -139,10 +184,14 @@ class _Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self, pipe: Pipeline, index: int, timestep: float, state: dict[str, NDArray[np.float32]]) -> None:
+    def step(self, pipe: object, index: int, timestep: float, state: StepState) -> None:
         """The pipeline's callback."""
         if self._bar is None:
             if time.perf_counter() - self._start < _PATIENCE_SECONDS or not sys.stderr.isatty():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from .bundle import Bundle, open_bundle
+from .bundle_kernels import kernels_of
 from .errors import MissingDependencyError, RequestError
 from .manifest import Component, EngineRecord, Manifest
 from .provenance import details_text, read_provenance
@@ -29,14 +31,23 @@ def inspect(
     path: Annotated[Path, typer.Argument(help="A bundle folder, or a PNG made by LatentRT.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     verify: Annotated[bool, typer.Option(help="Check a bundle's files against their hashes.")] = True,
-    component: Annotated[str, typer.Option(help="The component that --layers is about.")] = "denoiser",
+    component: Annotated[
+        str | None, typer.Option(help="The component that --layers is about. Default: denoiser.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer: operator, dtypes and shapes.")] = False,
 ) -> None:
     """Show a bundle's components, shapes, precision, sizes, hashes and gate figures; or a picture's provenance."""
+    if component is not None and not layers:
+        raise RequestError("--component", received=component, expected="--layers with it")
+    if layers and as_json:
+        raise RequestError("--layers and --json exclude each other", expected="one of them")
     if path.is_file():
+        for option, given in (("--layers", layers), ("--no-verify", not verify)):
+            if given:
+                raise RequestError(option, received=f"{path}, a file", expected="a bundle's folder")
         _show_picture(path, as_json)
     elif layers:
-        _show_layers(open_bundle(path, verify=verify), component)
+        _show_layers(open_bundle(path, verify=verify), component or "denoiser")
     else:
         _show_bundle(open_bundle(path, verify=verify), as_json, verify)
 
@@ -91,6 +102,12 @@ def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
     console.print("buckets " + ", ".join(f"{width}x{height}" for width, height in manifest.buckets))
 
     console.print(_components(manifest))
+    for note in _notes(manifest):
+        console.print(note, highlight=False, markup=False)
+    if (kernels := kernels_of(bundle)) is not None:
+        key = kernels.index.key
+        text = f"kernels for {key['targets']}, of {key['dtypes']}, by Triton {key['triton']}"
+        console.print(text, highlight=False, markup=False)
     for name, component in manifest.components.items():
         console.print(f"\n[bold]{name}[/bold]", highlight=False)
         for label, tensors in (("in", component.inputs), ("out", component.outputs)):
@@ -121,6 +138,24 @@ def _components(manifest: Manifest) -> Table:
         if not engines:
             table.add_row(*row, "none", "-", *gate_figures(component, None))
     return table
+
+
+def _notes(manifest: Manifest) -> Iterator[str]:
+    """What the table of components leaves open: why something was not compared, and why engines are so large."""
+    reasons: dict[str, dict[str, None]] = {}
+    for name, component in manifest.components.items():
+        if component.not_run:
+            reasons.setdefault(component.not_run, {})[f"the graph of {name}"] = None
+    for engine in manifest.engines:
+        if engine.not_run:
+            reasons.setdefault(engine.not_run, {})[f"engines of {engine.provider}"] = None
+    for reason, subjects in reasons.items():
+        yield f"not compared: {', '.join(subjects)}: {reason}"
+    for provider in dict.fromkeys(engine.provider for engine in manifest.engines if not engine.weights):
+        yield (
+            f"engines of {provider} hold a copy of their weights, one for all of their targets: to leave it out, and "
+            "fill in the bundle's own, takes a GPU where they are built"
+        )
 
 
 def gate_figures(component: Component, engine: EngineRecord | None) -> tuple[str, str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +23,10 @@ def size_from_text(text: str) -> tuple[int, int]:
     Raises:
         RequestError: anything else.
     """
-    width, x, height = text.lower().partition("x")
-    if not (x and width.isdecimal() and height.isdecimal()):
+    match = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", text.lower())
+    if match is None:
         raise RequestError("--size", received=text, expected="WIDTHxHEIGHT, for example 1152x896")
-    return int(width), int(height)
+    return int(match[1]), int(match[2])
 
 
 def interval_from_text(text: str) -> tuple[float, float]:

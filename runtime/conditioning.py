@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from .errors import RequestError
 from .manifest import Manifest, TextEncoding
-from .request import Request, SizeConditioning
+from .prompts import Texts
+from .request import Request
+from .size_conditioning import SizeConditioning
 
 Array = NDArray[np.float32]
 
@@ -32,14 +34,9 @@ class TextStates:
 RunEncoder = Callable[[TextEncoding, NDArray[np.int64]], Mapping[str, NDArray[Any]]]
 
 
-def unique_texts(request: Request, *, zero_omitted: bool) -> list[str]:
+def unique_texts(request: Request, *, zero_omitted: bool) -> list[Texts]:
     """The texts to encode, each once. An omitted negative prompt is ``""`` unless the checkpoint wants zeros."""
-    texts = dict.fromkeys(request.prompts)
-    if request.guided:
-        for negative in request.negative_prompts:
-            if negative is not None or not zero_omitted:
-                texts.setdefault(negative or "")
-    return list(texts)
+    return [texts for texts in dict.fromkeys(_texts_of_rows(request, zero_omitted)) if texts is not None]
 
 
 def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], run: RunEncoder) -> TextStates:
@@ -64,16 +61,12 @@ def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], run: 
 
 
 def conditioning_rows(
-    manifest: Manifest, request: Request, texts: Sequence[str], states: TextStates
+    manifest: Manifest, request: Request, texts: Sequence[Texts], states: TextStates
 ) -> dict[str, NDArray[Any]]:
     """The denoiser inputs that stay the same over a run, each ``[rows, ...]``."""
-    zero_omitted = manifest.force_zeros_for_empty_prompt
-    rows: list[str | None] = list(request.prompts)
-    sizes = [request.positive_size] * request.images
-    if request.guided:
-        rows = [None if text is None and zero_omitted else text or "" for text in request.negative_prompts] + rows
-        sizes = [request.negative_size] * request.images + sizes
-    index = np.array([len(texts) if text is None else texts.index(text) for text in rows])
+    rows = _texts_of_rows(request, manifest.force_zeros_for_empty_prompt)
+    sizes = [request.negative_size] * (len(rows) - request.images) + [request.positive_size] * request.images
+    index = np.array([len(texts) if row is None else texts.index(row) for row in rows])
     conditioning = manifest.conditioning
     inputs: dict[str, NDArray[Any]] = {"encoder_hidden_states": _take_or_zero(states.hidden_states, index)}
     if conditioning.pooled is not None and states.pooled is not None:
@@ -107,6 +100,15 @@ def guidance_embedding(guidance_scale: float, width: int) -> Array:
     embedding = np.zeros(width, np.float32)  # an odd width has a zero at its end
     embedding[: 2 * half] = np.concatenate([np.sin(angles), np.cos(angles)])
     return embedding
+
+
+def _texts_of_rows(request: Request, zero_omitted: bool) -> list[Texts | None]:
+    """What every row is conditioned on; None is zeros."""
+    rows: list[Texts | None] = list(request.prompts)
+    if not request.guided:
+        return rows
+    omitted = None if zero_omitted else ("",) * len(request.prompts[0])
+    return [omitted if texts is None else texts for texts in request.negative_prompts] + rows
 
 
 def _one(guidance_scale: float | tuple[float, ...]) -> float:

@@ -1,41 +1,99 @@
 """The denoising loop: a generator that yields after every inference step, so that progress, previews, timing and early
 stop belong to whoever iterates.
+
+What a step does is in the rows of its table, on the device; the loop only says which step comes next. So it runs ahead
+of a device that works by itself, until somebody asks for the state or waits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.reference import StepWeights, denoise_step
+from ..kernels.slots import rescale_factor
+from ..kernels.table_rows import Column, NextRows, guidance_shares, table_rows, unchanged_row
+from .denoise_plan import TABLE_ROWS, DenoisePlan, PlanSize
+from .engines import Engines
+from .guidance import RowGroup, planned_groups
 from .noise import NoiseSource
 from .noise_brownian import BrownianNoise
 from .samplers import SamplerTable
+from .start import Kept
+from .timing import Timings
 
 Array = NDArray[np.float32]
 DrawNoise = Callable[[int], Array]
-RunDenoiser = Callable[[Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What there is to denoise.
+
+    Args:
+        table: the sampler and schedule.
+        state: the first state ``[images, C, h, w]``.
+        groups: the denoiser's rows; evaluations whose guidance is 1 run the conditional ones only.
+        noise: one per image, for samplers that add noise; called with the number of the draw.
+        kept: what a masked run puts back after every step.
+        extra_channels: ``[images, E, h, w]`` behind the noisy latents: a mask, a masked picture, depth, a picture.
+        image_guidance_scale: of InstructPix2Pix.
+        skip_scales: of skip-layer guidance, one for each evaluation.
+        guidance_rescale: phi of Lin et al. 2023 (arXiv:2305.08891); of conditional and unconditional rows alone.
+    """
+
+    table: SamplerTable
+    state: Array
+    groups: Sequence[RowGroup]
+    noise: Sequence[DrawNoise]
+    kept: Kept | None = None
+    extra_channels: Array | None = None
+    image_guidance_scale: float | None = None
+    skip_scales: Sequence[float] | None = None
+    guidance_rescale: float = 0.0
+
+    @cached_property
+    def rows(self) -> Array:
+        """The table as the device reads it."""
+        return table_rows(
+            self.table,
+            image_guidance_scale=self.image_guidance_scale,
+            skip_scales=self.skip_scales,
+            guidance_rescale=self.guidance_rescale,
+            blends=self.kept is not None,
+            to_the_end=self.kept is not None and self.kept.to_the_end,
+        )
+
+    @property
+    def size(self) -> PlanSize:
+        """The plan it needs."""
+        images, _, height, width = self.state.shape
+        tokens = self.groups[0].conditioning["encoder_hidden_states"].shape[1]
+        needed = len(self.rows) + 1  # one more for the row of replaced latents
+        room = max(TABLE_ROWS, 1 << (needed - 1).bit_length())
+        return PlanSize(images, planned_groups(self.groups), height, width, tokens, room)
 
 
 @dataclass(frozen=True)
 class DenoiseStep:
-    """The state after one inference step.
+    """One inference step, which the device may still be working on.
 
-    ``latents [images, C, h, w]`` is the loop's own array, which changes with the next step: copy it to keep it, and
-    send other latents to the generator to go on from those. ``timestep`` is that of the step just done. ``denoised()``
-    gives the latents without their noise, as far as the model can tell now: a new array.
+    ``timestep`` is that of the step. ``latents()`` waits for the state after it, ``denoised()`` for the same without
+    its noise, as far as the model can tell now: new arrays ``[images, C, h, w]``. Both may be called until the
+    generator goes on; other latents sent to it, of the same ``shape``, are those that it goes on from. ``wait()`` waits
+    for the step and copies nothing; it may be called until the second step after this one.
     """
 
     index: int
     steps: int
     timestep: float
-    latents: Array
+    shape: tuple[int, ...]
+    latents: Callable[[], Array]
     denoised: Callable[[], Array]
+    wait: Callable[[], None]
 
 
 def step_noise(table: SamplerTable, seed: int, source: NoiseSource, shape: Sequence[int]) -> DrawNoise:
@@ -46,80 +104,90 @@ def step_noise(table: SamplerTable, seed: int, source: NoiseSource, shape: Seque
     return lambda draw: source.randn(shape)
 
 
-def denoise(
-    run: RunDenoiser,
-    rows: Mapping[str, NDArray[Any]],
-    table: SamplerTable,
-    latents: Array,
-    noise: Sequence[DrawNoise],
-) -> Generator[DenoiseStep, Array | None, None]:
-    """Run a sampler's table. Sending latents to the generator replaces those of the step that it just gave.
+def denoise(engines: Engines, task: Task, timings: Timings) -> Generator[DenoiseStep, Array | None, Array]:
+    """Run a sampler's table; returns the last state. Sending latents to the generator replaces those of its last step.
 
-    Args:
-        run: the denoiser engine.
-        rows: the inputs that stay the same, ``[rows, ...]``, conditional rows last (see ``conditioning``).
-        table: the sampler and schedule; evaluations whose guidance is 1 run the conditional rows only.
-        latents: the first state ``[images, C, h, w]``; updated in place.
-        noise: one per image, for samplers that add noise; called with the number of the draw.
+    Closing it ends the run: the device finishes the step that it is at, and takes the next run.
+
+    Raises:
+        DeviceMemoryError: the device has too little memory for a run of this size.
+        DeviceError: the device failed.
+        EngineError: the denoiser's engine refuses.
     """
-    images, rows_given = len(latents), len(rows["encoder_hidden_states"])
-    conditional = {name: value[-images:] for name, value in rows.items()}
-    # The rows that each evaluation runs; the last entry is that of the input nobody will ask for.
-    row_counts = [rows_given if guidance != 1 else images for guidance in table.guidance.tolist()] + [images]
-    scales = [*table.input_scale.tolist(), 1.0]
-    history = [np.empty_like(latents) for _ in range(table.history_weights.shape[1])]
-    draws: list[Array] = []
+    runner, engine, size = engines.runner, engines["denoiser"], task.size
+    contract = engines.bundle.manifest.components["denoiser"]
+    with (
+        runner.turn(),
+        runner.plan((engine, size), partial(DenoisePlan, runner, engine, contract, size)) as plan,
+    ):
+        try:
+            return (yield from _steps(plan, task, timings))
+        finally:
+            runner.device.stream.synchronize()
+
+
+def _steps(plan: DenoisePlan, task: Task, timings: Timings) -> Generator[DenoiseStep, Array | None, Array]:
+    table, rows = task.table, task.rows
+    kept = None if task.kept is None else (task.kept.latents, task.kept.noise, task.kept.mask)
+    plan.begin(rows, task.state, task.groups, kept, task.extra_channels)
+    counts = _group_counts(rows, plan.size.groups)
     drawn = 0
-    model_input = np.empty((rows_given, *latents.shape[1:]), np.float32)
-    _scale_into(model_input[: row_counts[0]], latents, scales[0])
     for k in range(table.evaluations):
-        count = row_counts[k]
-        timestep = np.full(count, table.timesteps[k], np.float32)
-        outputs = run(
-            {"sample": model_input[:count], "timestep": timestep, **(conditional if count == images else rows)}
-        )
         if table.draws_noise[k]:
-            newest = np.stack([draw(drawn) for draw in noise])
-            draws = [newest, *draws][: table.noise_weights.shape[1]]
+            plan.draw(drawn, [draw(drawn) for draw in task.noise])
             drawn += 1
-        weights = StepWeights(
-            guidance=float(table.guidance[k]),
-            state_to_stored=float(table.state_to_stored[k]),
-            output_to_stored=float(table.output_to_stored[k]),
-            state_weight=float(table.state_weight[k]),
-            history_weights=tuple(table.history_weights[k].tolist()),
-            noise_weights=tuple(table.noise_weights[k].tolist()),
-            next_input_scale=scales[k + 1],
-        )
-        denoise_step(latents, outputs["model_output"], history, draws, model_input[: row_counts[k + 1]], weights)
+        plan.step(counts[k]).enqueue(timings)
         step = int(table.step[k])
-        if k + 1 == table.evaluations or table.step[k + 1] != step:
-            estimate = partial(without_noise, table, k, latents, outputs["model_output"])
-            replacement = yield DenoiseStep(step, table.steps_run, float(table.timesteps[k]), latents, estimate)
-            if replacement is not None:
-                latents[...] = replacement
-                _scale_into(model_input[: row_counts[k + 1]], latents, scales[k + 1])
+        if k + 1 < table.evaluations and table.step[k + 1] == step:
+            continue
+        replacement = yield DenoiseStep(
+            index=step,
+            steps=table.steps_run,
+            timestep=float(table.timesteps[k]),
+            shape=task.state.shape,
+            latents=partial(plan.latents, timings),
+            denoised=partial(_denoised, plan, task, k, counts[k], timings),
+            wait=plan.mark(step),
+        )
+        if replacement is not None:
+            plan.replace(replacement, unchanged_row(rows[k + 1]), k + 2)
+    return plan.latents(timings)
 
 
-def without_noise(table: SamplerTable, evaluation: int, latents: Array, outputs: Array) -> Array:
-    """The clean latents that fit both the state after an evaluation and what the model predicted in it.
+def _group_counts(rows: Array, groups: Sequence[NextRows]) -> list[int]:
+    """How many groups each evaluation runs: up to the last one that it needs."""
+    needed = rows[:-2, Column.NEXT_ROWS].astype(int).tolist()
+    return [max(i + 1 for i, group in enumerate(groups) if of_evaluation & group) for of_evaluation in needed]
+
+
+def _denoised(plan: DenoisePlan, task: Task, evaluation: int, groups: int, timings: Timings) -> Array:
+    """The state after an evaluation without its noise."""
+    shares = guidance_shares(task.table.guidance, task.image_guidance_scale, task.skip_scales)
+    of_rows = dict(zip((NextRows.CONDITIONAL, NextRows.UNCONDITIONAL, NextRows.THIRD), shares, strict=True))
+    outputs = plan.model_output(groups)
+    state = plan.latents(timings)
+    guided = np.zeros_like(state)
+    for output, group in zip(outputs, plan.size.groups, strict=False):
+        share = float(of_rows[group][evaluation])
+        if share != 0:
+            guided += np.float32(share) * output
+    if task.rows[evaluation + 1, Column.GUIDANCE_RESCALE] != 0:
+        scale, rescale = float(task.table.guidance[evaluation]), task.guidance_rescale
+        for image, conditional, unconditional in zip(guided, outputs[0], outputs[1], strict=True):
+            image *= rescale_factor(conditional, unconditional, scale, rescale)
+    return without_noise(task.table, evaluation, state, guided)
+
+
+def without_noise(table: SamplerTable, evaluation: int, latents: Array, guided: Array) -> Array:
+    """The clean latents that fit both the state after an evaluation and the guided output m of the model in it.
 
     Two equations for x0 and eps: x = state_signal x0 + state_noise eps, m = output_signal x0 + output_noise eps. They
     are exact for a deterministic step of order 1; noise that the step has drawn stays.
     """
-    guidance = np.float32(table.guidance[evaluation])
-    conditional, unconditional = outputs[-len(latents) :], outputs[: len(latents)]
-    m = unconditional + guidance * (conditional - unconditional) if len(outputs) > len(latents) else conditional
     signal, noise = float(table.state_signal[evaluation + 1]), float(table.state_noise[evaluation + 1])
     if noise == 0:
         return latents / np.float32(signal)
     of_signal, of_noise = float(table.output_signal[evaluation]), float(table.output_noise[evaluation])
     determinant = signal * of_noise - noise * of_signal
-    estimate: Array = np.float32(of_noise / determinant) * latents - np.float32(noise / determinant) * m
+    estimate: Array = np.float32(of_noise / determinant) * latents - np.float32(noise / determinant) * guided
     return estimate
-
-
-def _scale_into(model_input: Array, latents: Array, scale: float) -> None:
-    """Write the scaled latents into the rows of every image."""
-    for i in range(0, len(model_input), len(latents)):
-        np.multiply(latents, scale, out=model_input[i : i + len(latents)])

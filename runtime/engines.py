@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle
+from .device.interface import Device
 from .errors import BundleError, EngineError
 from .manifest import EngineRecord
 from .providers import Engine
+from .runner import DeviceRunner
 from .spec import axis_and_factor
 from .timing import Timings
 
@@ -21,13 +23,26 @@ from .timing import Timings
 class Engines:
     """Engines by component. Safe to use from several threads; ``close`` releases them."""
 
-    def __init__(self, bundle: Bundle, provider: str, loaded: Mapping[str, Engine], load: Callable[[str], Engine]):
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str,
+        loaded: Mapping[str, Engine],
+        load: Callable[[str], Engine],
+        runner: DeviceRunner,
+    ):
         self.bundle = bundle
         self.provider = provider
+        self.runner = runner
         self._loaded = dict(loaded)
         self._load = load
         self._loading = threading.Lock()
         self._closed = False
+
+    @property
+    def device(self) -> Device:
+        """What the engines run on."""
+        return self.runner.device
 
     def run(self, component: str, inputs: Mapping[str, NDArray[Any]], timings: Timings) -> dict[str, NDArray[Any]]:
         """Run an engine, in parts where there are more rows than its profile allows.
@@ -42,10 +57,10 @@ class Engines:
         if half:
             inputs = {name: value.astype(np.float16) if name in half else value for name, value in inputs.items()}
         if rows <= limit:
-            outputs = timings.run(engine, inputs)
+            outputs = self.runner.run(engine, inputs, timings)
         else:
             parts = [
-                timings.run(engine, {name: value[i : i + limit] for name, value in inputs.items()})
+                self.runner.run(engine, {name: value[i : i + limit] for name, value in inputs.items()}, timings)
                 for i in range(0, rows, limit)
             ]
             outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -84,8 +99,17 @@ class Engines:
         """A component's engine if it is loaded."""
         return self._loaded.get(component)
 
+    def release(self, component: str) -> None:
+        """Close a component's engine, if it is loaded; it is loaded again when it is needed."""
+        with self._loading:
+            engine = self._loaded.pop(component, None)
+        if engine is not None:
+            self.runner.release(engine)
+            engine.close()
+
     def close(self) -> None:
-        """Release the engines. Closed ones cannot run."""
+        """Release the engines, and all that they left on the device, once the calls inside have ended."""
+        self.runner.close()
         with self._loading:
             self._closed = True
             for engine in self._loaded.values():

@@ -11,6 +11,9 @@
         ├── ExportError                a component could not be turned into an engine
         ├── GateError                  an engine is further from its reference than allowed
         └── EngineError                a provider failed while loading or running an engine
+            ├── DeviceError                the device failed: what was on it is lost
+            ├── DeviceMemoryError          the device has too little memory for this
+            └── CaptureError               work that cannot be recorded in a graph
 
 A message reads ``subject | received | expected | remedy``, so that it can be understood without the source at hand.
 """
@@ -78,3 +81,15 @@ class GateError(RunError):
 
 class EngineError(RunError):
     """A provider failed to load or to run an engine."""
+
+
+class DeviceError(EngineError):
+    """The device failed. Whatever was on it is lost, so nothing that it gives from then on may be used."""
+
+
+class DeviceMemoryError(EngineError):
+    """The device has less free memory than something needs; it can be used for what is smaller."""
+
+
+class CaptureError(EngineError):
+    """Work that cannot be recorded in a graph; it can be put on the stream step by step."""

@@ -60,7 +60,8 @@ class EngineRecord(msgspec.Struct, frozen=True):
 
     ``targets`` are the compute capabilities (``"sm89"``) of the GPUs that it runs on; none: any processor.
     ``profiles`` are the axis ranges it is tuned for, in the engine's order, where they are more than the component's
-    one. ``not_run`` says why it did not pass through the gate, if it did not.
+    one. ``not_run`` says why it did not pass through the gate, if it did not. A ``version_compatible`` engine of
+    TensorRT also runs with its lean runtime.
     """
 
     component: str
@@ -73,6 +74,7 @@ class EngineRecord(msgspec.Struct, frozen=True):
     targets: tuple[str, ...] = ()
     profiles: tuple[Profile, ...] = ()
     not_run: str = ""
+    version_compatible: bool = False
 
 
 class AddedToken(msgspec.Struct, frozen=True):

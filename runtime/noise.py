@@ -1,4 +1,4 @@
-"""Gaussian noise equal to PyTorch's CPU generator, without PyTorch.
+"""Gaussian noise of PyTorch's CPU generator, without PyTorch: equal but for rounding, which is at most 3e-7.
 
 ``torch.Generator("cpu").manual_seed(s)`` is a 32-bit Mersenne Twister seeded with the low 32 bits of ``s``, which is
 also numpy's ``MT19937`` with legacy seeding. ``torch.randn`` turns its words into normal values in two ways

@@ -10,7 +10,8 @@ from typing import Any
 from .bundle import Bundle
 from .errors import RequestError
 from .pictures import hash_of
-from .provenance import Provenance, RefinerProvenance, write_png
+from .prompts import Texts
+from .provenance import Provenance, RefinerProvenance, require_writable, write_png
 from .request import Request
 from .samplers import SamplerTable
 from .timing import Timings
@@ -37,11 +38,11 @@ class Output:
 
         Raises:
             RequestError: the call's output_type was not ``"pil"``.
-            OutputError: the files cannot be written.
+            OutputError: a name that does not end in ``.png``, or files that cannot be written.
         """
         if not isinstance(self.images, list):
             raise RequestError("save", received="arrays", expected="a call with output_type='pil'")
-        path = Path(path)
+        path = require_writable(path)
         paths = (
             [path] if len(self.images) == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(len(self.images))]
         )
@@ -51,23 +52,31 @@ class Output:
 
 
 def provenance_of(
-    request: Request, table: SamplerTable, bundle: Bundle, provider: str, refiner: RefinerProvenance | None = None
+    request: Request,
+    table: SamplerTable,
+    bundle: Bundle,
+    provider: str,
+    stopped_after: int | None,
+    refiner: RefinerProvenance | None = None,
 ) -> tuple[Provenance, ...]:
-    """The record of every picture of a request."""
+    """The record of every picture of a request; ``stopped_after`` steps by a callback, if it was."""
     manifest = bundle.manifest
     size, source, skip, decoding = request.positive_size, request.source, request.skip_layers, request.decoding
     image = source.latents if source.pixels is None else source.pixels
     return tuple(
         Provenance(
-            prompt=request.prompts[i],
-            negative_prompt=request.negative_prompts[i],
+            **_texts("prompt", request.prompts[i]),
+            **_texts("negative_prompt", request.negative_prompts[i]),
             seed=request.seeds[i],
+            rng=request.rng,
             initial_latents="seed" if request.latents is None else "given",
             sampler=table.sampler,
             schedule=table.schedule,
             num_inference_steps=table.num_inference_steps,
+            stopped_after=stopped_after,
             guidance_scale=request.guidance_scale,
             guidance_interval=request.guidance_interval,
+            guidance_rescale=request.guidance_rescale,
             sampler_options=request.sampler_options,
             width=request.width,
             height=request.height,
@@ -94,3 +103,10 @@ def provenance_of(
         )
         for i in range(request.images)
     )
+
+
+def _texts(name: str, texts: Texts | None) -> dict[str, Any]:
+    """The texts of a picture by their names in the record; those that are the first one again are left out."""
+    first, *others = texts or (None,)
+    named = {f"{name}_{number}": other for number, other in enumerate(others, start=2) if other != first}
+    return {name: first, **named}

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .checks import finite
+from .checks import finite, shown
 from .errors import RequestError
 
 Array = NDArray[np.float32]
 
 _FORMS = "a PIL picture, uint8 or float32 in 0..1 [H, W, 3] or [n, H, W, 3], or a list of those"
 _MASK_FORMS = "a PIL picture, bool, uint8 or float32 in 0..1 [H, W] or [n, H, W], or a list of those"
-_DEPTH_FORMS = "a PIL picture or an array [H, W] or [n, H, W] of finite values that are not all the same"
+_DEPTH_FORMS = "a grey PIL picture or an array [H, W] or [n, H, W] of finite values that are not all the same"
+
+_MORE_THAN_8_BITS = ("I", "F")  # how PIL's modes begin
+_GREY_TOLERANCE = 8  # of 255: what JPEG leaves between the channels of a grey picture
 
 
 def is_latents(image: Any, channels: int) -> bool:
@@ -52,23 +55,36 @@ def mask_from(mask: Any, height: int, width: int) -> Array:
 
 def depth_from(depth: Any, height: int, width: int) -> Array:
     """Depth maps as ``[n, 1, height, width]`` in -1..1, each from its lowest to its highest value."""
-    if isinstance(depth, Image.Image):
-        depth = np.asarray(depth)
+    values = _depth_of_picture(depth) if isinstance(depth, Image.Image) else depth
     if (
-        not isinstance(depth, np.ndarray)
-        or depth.ndim not in (2, 3)
-        or depth.dtype.kind not in "uif"
-        or 0 in depth.shape
+        not isinstance(values, np.ndarray)
+        or values.ndim not in (2, 3)
+        or values.dtype.kind not in "uif"
+        or 0 in values.shape
     ):
-        received = f"{depth.dtype} {list(depth.shape)}" if isinstance(depth, np.ndarray) else type(depth).__name__
-        raise RequestError("depth_map", received=received, expected=_DEPTH_FORMS)
-    depth = depth.reshape(-1, *depth.shape[-2:])
-    if not np.isfinite(depth).all() or (depth.min(axis=(1, 2)) == depth.max(axis=(1, 2))).any():
-        raise RequestError("depth_map", received=f"values from {depth.min()} to {depth.max()}", expected=_DEPTH_FORMS)
-    maps = np.stack([bicubic(one, height, width) for one in depth])
+        raise RequestError("depth_map", received=shown(values), expected=_DEPTH_FORMS)
+    if not np.isfinite(values).all():
+        raise RequestError("depth_map", received="values that are not finite", expected=_DEPTH_FORMS)
+    maps = np.stack([bicubic(one, height, width) for one in values.reshape(-1, *values.shape[-2:])])
     low, high = maps.min(axis=(1, 2), keepdims=True), maps.max(axis=(1, 2), keepdims=True)
+    flat = high - low <= np.finfo(np.float32).eps * np.abs(maps).max()
+    if flat.any():
+        received = f"{float(low[flat][0]):g} everywhere at {width}x{height}"
+        raise RequestError("depth_map", received=received, expected=_DEPTH_FORMS)
     scaled: Array = (2 * (maps - low) / (high - low) - 1).astype(np.float32)[:, None]  # [n, 1, h, w]
     return scaled
+
+
+def _depth_of_picture(picture: Image.Image) -> NDArray[Any]:
+    """The grey values ``[H, W]`` of a picture of 8, 16 or 32 bits, also of one that was saved with three channels."""
+    picture = _loaded("depth_map", picture, _DEPTH_FORMS)
+    if picture.mode.startswith(_MORE_THAN_8_BITS):
+        return np.asarray(picture)
+    channels = np.asarray(_converted("depth_map", picture, "RGB"), np.int16)
+    if np.ptp(channels, axis=-1).max() > _GREY_TOLERANCE:
+        received = f"a picture in colour (PIL's mode {picture.mode})"
+        raise RequestError("depth_map", received=received, expected="a grey one, white where it is near")
+    return np.asarray(_converted("depth_map", picture, "L"))
 
 
 def bicubic(values: NDArray[Any], height: int, width: int) -> NDArray[np.float64]:
@@ -117,6 +133,7 @@ def _listed(name: str, given: Any, channels: int, expected: str) -> list[Any]:
     pictures = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
     for picture in pictures:
         if isinstance(picture, Image.Image):
+            _loaded(name, picture, expected)
             continue
         if not isinstance(picture, np.ndarray):
             raise RequestError(name, received=type(picture).__name__, expected=expected)
@@ -136,7 +153,7 @@ def _sized(name: str, picture: Any, mode: str, height: int, width: int) -> Array
     if isinstance(picture, Image.Image):
         # Resized first and converted then, in diffusers' order; a palette cannot be interpolated.
         if mode == "RGB" or picture.mode not in ("L", "RGB"):
-            picture = picture.convert(mode)
+            picture = _converted(name, picture, mode)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
         return np.asarray(picture.convert(mode), np.float32) / np.float32(255)
@@ -150,3 +167,29 @@ def _sized(name: str, picture: Any, mode: str, height: int, width: int) -> Array
     if low < 0 or high > 1:
         raise RequestError(f"{name} in floating point", received=f"{low:g} to {high:g}", expected="values in 0..1")
     return np.asarray(picture, np.float32)
+
+
+def _loaded(name: str, picture: Image.Image, expected: str) -> Image.Image:
+    """A PIL picture whose pixels are there: PIL reads a file when they are first asked for."""
+    if 0 in picture.size:
+        raise RequestError(name, received=f"a picture of {picture.width}x{picture.height}", expected=expected)
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise RequestError(name, received=f"a picture that cannot be read: {error}", expected=expected) from None
+    return picture
+
+
+def _converted(name: str, picture: Image.Image, mode: str) -> Image.Image:
+    """``picture`` in 8-bit grey (``L``) or ``RGB``, transparency left out."""
+    if picture.mode.startswith("I;16"):  # scaled, which PIL does not: everything above 255 would be white
+        values = np.asarray(picture).astype(np.uint32)
+        picture = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    try:
+        if picture.mode.startswith(_MORE_THAN_8_BITS):
+            raise ValueError("its range is not known")
+        # A palette's transparency can be left out after it has become a channel, and not before.
+        return (picture.convert("RGBA") if "transparency" in picture.info else picture).convert(mode)
+    except ValueError as error:
+        received = f"a PIL picture of mode {picture.mode}: {error}"
+        raise RequestError(name, received=received, expected="8 or 16 bits, such as L, RGB or I;16") from None

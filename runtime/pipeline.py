@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Unpack
 
@@ -13,46 +14,43 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from ..kernels.reference import bytes_from_image
-from .arguments import CallArguments, check_names
+from .arguments import CallArguments, Size, check_names
 from .bundle import Bundle
+from .callback import Observer, StepCallback, observer_of
+from .checks import numbers
 from .conditioning import conditioning_rows, encode_texts, unique_texts
-from .decode import decode, decoding_from
-from .denoise import DenoiseStep, RunDenoiser, denoise, step_noise
+from .decode import decode, decode_bytes, decode_on_device, decoding_from
+from .denoise import DenoiseStep, DrawNoise, Task, denoise, step_noise
+from .device.dlpack import is_elsewhere
+from .embeddings import EmbeddingsCache
 from .encode import encode
 from .engines import Engines
-from .errors import RequestError
-from .guidance import skip_scales, with_extra_channels, with_image_guidance, with_skipped_layers
-from .noise import TorchCpuNoise
+from .guidance import row_groups, skip_scales
+from .manifest import TextEncoding
+from .noise import NoiseSource
+from .noise_source import GENERATORS
 from .output import Output, provenance_of
 from .request import Request, request_from_arguments
 from .samplers import SamplerTable, model_schedule_from_config
-from .start import Kept, Start, start_of
+from .start import Start, start_of
 from .tables import table_of
 from .timing import Timings
 from .tokenizer import token_ids
+from .warmup import warm_up
 
 Array = NDArray[np.float32]
 
-#: ``callback(pipeline, step_index, timestep, state)`` with a ``StepState``. It may return a dict with new ``latents``,
-#: or ``False`` to stop the run: what is there then is decoded and returned.
-StepCallback = Callable[["Pipeline", int, float, dict[str, Array]], Mapping[str, Any] | bool | None]
+#: Arguments that may be tensors on the device.
+_TENSORS = {"latents", "image", "mask_image", "depth_map"}
 
 
-class StepState(dict[str, Array]):
-    """What a callback sees: ``state["latents"]``, and ``state["denoised"]``, which is computed when it is asked for.
+@dataclass(frozen=True)
+class Run:
+    """What came of a request's steps: ``latents [images, C, h, w]``, and whether a callback ``stopped`` the run."""
 
-    The latents still have their noise; ``pipeline.preview(state["denoised"])`` shows the picture that becomes of them.
-    """
-
-    def __init__(self, step: DenoiseStep):
-        super().__init__(latents=step.latents)
-        self._step = step
-
-    def __missing__(self, name: str) -> Array:
-        if name != "denoised":
-            raise KeyError(name)
-        self[name] = self._step.denoised()
-        return self[name]
+    latents: Array
+    steps_done: int
+    stopped: bool
 
 
 class Pipeline:
@@ -61,11 +59,22 @@ class Pipeline:
     It owns engines: use it as a context manager, or call ``close``.
     """
 
-    def __init__(self, bundle: Bundle, provider: str, engines: Engines, tokenizers: Mapping[str, Tokenizer]):
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str,
+        engines: Engines,
+        tokenizers: Mapping[str, Tokenizer],
+        embeddings: EmbeddingsCache,
+        *,
+        offloads_text: bool,
+    ):
         self.bundle = bundle
         self.provider = provider
         self.engines = engines
+        self.embeddings = embeddings
         self._tokenizers = dict(tokenizers)
+        self._offloads_text = offloads_text
         self._model_schedule = model_schedule_from_config(bundle.manifest.scheduler)
 
     def __enter__(self) -> Pipeline:
@@ -100,15 +109,17 @@ class Pipeline:
         """
         timings = Timings()
         with timings.call():
+            observer = observer_of(callback_on_step_end, self)
             request = self.request(prompt, **arguments)
             if request.decoding is not None:
                 self.engines.require(request.decoding.component)  # rather now than after the run
             table = self.table(request)
-            streams = [TorchCpuNoise(seed) for seed in request.seeds]
-            latents, steps_done = self.run(request, table, streams, timings, callback_on_step_end)
-            images = self.images(latents, request, timings)
-        made = provenance_of(request, table, self.bundle, self.provider)
-        return Output(images, request.seeds, timings, made, steps_done)
+            streams = [GENERATORS[request.rng](seed) for seed in request.seeds]
+            with self.engines.runner.turn():
+                run = self.run(request, table, streams, timings, observer)
+                images = self.images(run.latents, request, timings)
+        made = provenance_of(request, table, self.bundle, self.provider, run.steps_done if run.stopped else None)
+        return Output(images, request.seeds, timings, made, run.steps_done)
 
     def decode(
         self, latents: Array, *, decoder: str = "vae", tile_size: int | None = None, tile_overlap: float = 0.25
@@ -118,7 +129,7 @@ class Pipeline:
         ``decoder``, ``tile_size`` and ``tile_overlap`` are those of ``CallArguments``.
         """
         decoding = decoding_from(decoder, tile_size, tile_overlap, self.bundle.manifest)
-        return decode(self.engines, np.asarray(latents, np.float32), decoding, Timings())
+        return decode(self.engines, numbers("latents to decode", latents), decoding, Timings())
 
     def preview(self, latents: Array) -> list[Image.Image]:
         """Latents as pictures by the bundle's tiny decoder, fast enough for every step of a callback.
@@ -128,11 +139,27 @@ class Pipeline:
         """
         return _pil(self.decode(latents, decoder="tiny"))
 
+    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1) -> None:
+        """Prepare pictures of these sizes, (width, height) in pixels, so that calls for them only run.
+
+        On a GPU they record nothing and allocate nothing then. Any number of sizes may be prepared one after another.
+
+        Raises:
+            RequestError: a size that the bundle was not built for.
+            DeviceMemoryError: the device has too little memory for one of them; the others can be used.
+        """
+        scale = self.bundle.manifest.latent_space.scale
+        requests = [self._sized(size, num_images_per_prompt) for size in sizes]
+        warm_up(self.engines, [(one.height // scale, one.width // scale) for one in requests], num_images_per_prompt)
+
     # What a call is made of; a pipeline with a refiner makes its calls of the same parts.
 
     def request(self, prompt: str | Sequence[str], **arguments: Unpack[CallArguments]) -> Request:
         """Check the arguments of a call."""
         check_names(arguments)
+        for name in _TENSORS & arguments.keys():
+            if is_elsewhere(tensor := arguments[name]):  # type: ignore[literal-required]
+                arguments[name] = self.engines.runner.fetch(name, tensor)  # type: ignore[literal-required]
         return request_from_arguments(self.bundle.manifest, prompt, **arguments)
 
     def table(self, request: Request) -> SamplerTable:
@@ -143,11 +170,11 @@ class Pipeline:
         self,
         request: Request,
         table: SamplerTable,
-        streams: Sequence[TorchCpuNoise],
+        streams: Sequence[NoiseSource],
         timings: Timings,
-        callback: StepCallback | None,
-    ) -> tuple[Array, int]:
-        """The latents of a request, and how many steps led to them; ``streams`` gives each image its noise."""
+        observer: Observer | None,
+    ) -> Run:
+        """Run the steps of a request; ``streams`` gives each image its noise."""
         rows = self._encode_prompts(request, timings)
         with timings.stage("prepare"):
             start = start_of(
@@ -155,20 +182,23 @@ class Pipeline:
             )
             of_images = zip(request.seeds, streams, strict=True)
             draws = [step_noise(table, seed, stream, start.state.shape[1:]) for seed, stream in of_images]
-        with timings.stage("denoise"):
-            steps = denoise(self._denoiser(request, table, start, timings), rows, table, start.state, draws)
-            done = self._follow(steps, table, start.kept, callback)
-        return start.state, done
+        steps = denoise(self.engines, self._task(request, table, rows, start, draws), timings)
+        with timings.stage("denoise"), closing(steps):  # until it is closed, the device is not the next call's
+            return _follow(steps, observer)
 
     def images(self, latents: Array, request: Request, timings: Timings) -> Any:
         """Latents in the form that the request asks for."""
         if request.decoding is None:
             return latents
-        pictures = decode(self.engines, latents, request.decoding, timings)
         if request.output_type == "np":
-            return pictures
-        with timings.stage("postprocess"):
-            return _pil(pictures)
+            return decode(self.engines, latents, request.decoding, timings)
+        if request.output_type == "dlpack":
+            return decode_on_device(self.engines, latents, request.decoding, timings)
+        pictures = []
+        for picture in decode_bytes(self.engines, latents, request.decoding, timings):
+            with timings.stage("postprocess"):
+                pictures.append(Image.fromarray(picture[0]))
+        return pictures
 
     def _encode_prompts(self, request: Request, timings: Timings) -> dict[str, NDArray[Any]]:
         manifest = self.bundle.manifest
@@ -178,68 +208,75 @@ class Pipeline:
                 encoding.component: token_ids(
                     self._tokenizers[encoding.component],
                     encoding,
-                    texts,
+                    [of_encoders[number] for of_encoders in texts],
                     request.max_sequence_length if encoding.max_tokens > encoding.tokens else None,
                 )
-                for encoding in manifest.text_encodings
+                for number, encoding in enumerate(manifest.text_encodings)
                 if encoding.tokenizer is not None
             }
         with timings.stage("text"):
-            states = encode_texts(
-                manifest,
-                ids,
-                lambda encoding, tokens: self.engines.run(encoding.component, {"input_ids": tokens}, timings),
-            )
+            states = encode_texts(manifest, ids, lambda encoding, tokens: self._encode(encoding, tokens, timings))
             return conditioning_rows(manifest, request, texts, states)
 
-    def _denoiser(self, request: Request, table: SamplerTable, start: Start, timings: Timings) -> RunDenoiser:
-        """What runs the denoiser, with what it takes beside the noisy latents."""
+    def _encode(self, encoding: TextEncoding, tokens: NDArray[np.int64], timings: Timings) -> dict[str, NDArray[Any]]:
+        """One text encoder's outputs; an offloaded one is loaded where the texts are new, and released at once."""
+        component = encoding.component
+        try:
+            return self.embeddings.encode(
+                component, tokens, lambda ids: self.engines.run(component, {"input_ids": ids}, timings)
+            )
+        finally:
+            if self._offloads_text:
+                self.engines.release(component)
 
-        def run(inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            return self.engines.run("denoiser", inputs, timings)
+    def _sized(self, size: Size, images: int) -> Request:
+        width, height = size
+        return self.request("", width=width, height=height, num_images_per_prompt=images, output_type="latent")
 
-        if start.extra_channels is not None:
-            return with_extra_channels(run, start.extra_channels)
-        if start.image_latents is not None:
-            assert request.source.image_guidance_scale is not None
-            return with_image_guidance(run, start.image_latents, request.source.image_guidance_scale)
-        if self.bundle.manifest.skip_layer_guidance is not None:
-            return with_skipped_layers(run, skip_scales(request.skip_layers, table), request.images)
-        return run
-
-    def _follow(
+    def _task(
         self,
-        steps: Generator[DenoiseStep, Array | None, None],
+        request: Request,
         table: SamplerTable,
-        kept: Kept | None,
-        callback: StepCallback | None,
-    ) -> int:
-        """Run the loop to its end, or until the callback stops it; returns the steps done."""
-        done, replacement = 0, None
-        with contextlib.suppress(StopIteration):
-            while True:
-                step = steps.send(replacement)
-                done, replacement = step.index + 1, None
-                if kept is not None:
-                    kept.restore(step.latents, table, step.index)
-                    replacement = step.latents
-                if callback is not None:
-                    go_on, given = self._call_back(callback, step)
-                    replacement = replacement if given is None else given
-                    if not go_on:
-                        steps.close()
-        return done
+        rows: Mapping[str, NDArray[Any]],
+        start: Start,
+        draws: Sequence[DrawNoise],
+    ) -> Task:
+        """What there is to denoise, with what the denoiser takes beside the noisy latents."""
+        edit = start.image_latents is not None
+        skips = request.skip_layers is not None
+        return Task(
+            table,
+            start.state,
+            row_groups(rows, request.images, edit=edit, skip=skips),
+            draws,
+            kept=start.kept,
+            extra_channels=start.image_latents if edit else start.extra_channels,
+            image_guidance_scale=request.source.image_guidance_scale if edit else None,
+            skip_scales=skip_scales(request.skip_layers, table) if skips else None,
+            guidance_rescale=request.guidance_rescale,
+        )
 
-    def _call_back(self, callback: StepCallback, step: DenoiseStep) -> tuple[bool, Array | None]:
-        """Whether the run goes on, and the latents that the callback put in place of the step's."""
-        answer = callback(self, step.index, step.timestep, StepState(step))
-        replacement = None
-        if isinstance(answer, Mapping) and "latents" in answer:
-            replacement = np.asarray(answer["latents"])
-            if replacement.shape != step.latents.shape:
-                received = list(replacement.shape)
-                raise RequestError("the callback's latents", received=received, expected=list(step.latents.shape))
-        return answer is not False, replacement
+
+def _follow(steps: Generator[DenoiseStep, Array | None, Array], observer: Observer | None) -> Run:
+    """Run the loop to its end, or until the observer stops it.
+
+    An observed run stays at most one step ahead of the device, so that progress is true and a stop comes soon.
+    """
+    before, replacement, done = None, None, 0
+    while True:
+        try:
+            step = steps.send(replacement)
+        except StopIteration as end:
+            return Run(end.value, done, stopped=False)
+        done, replacement = step.index + 1, None
+        if observer is None:
+            continue
+        if before is not None:
+            before.wait()
+        answer = observer(step)
+        if not answer.go_on:
+            return Run(step.latents(), done, stopped=True)
+        before, replacement = step, answer.latents
 
 
 def _pil(pictures: Array) -> list[Image.Image]:

@@ -1,11 +1,12 @@
 """How a picture was made, written into its PNG and read back from it.
 
 Two text chunks: ``parameters`` in the form that A1111's web UI introduced and that viewers read, and ``latentrt``, one
-JSON object with everything that is needed to make the same picture again.
+JSON object with what is needed to make the same picture again; of pictures and latents that went in, with their hashes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ import msgspec
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from .checks import path as checked_path
 from .errors import OutputError, RequestError
+from .noise_source import TORCH_CPU
 from .samplers.registry import BY_NAME
 
 PARAMETERS_CHUNK = "parameters"
@@ -46,6 +49,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     negative_prompt: str | None
     seed: int
+    rng: str = TORCH_CPU
     initial_latents: str  # "seed", or "given" where the caller injected them and the seed does not matter
     sampler: str
     schedule: str
@@ -58,6 +62,11 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     original_size: tuple[int, int]
     crops_coords_top_left: tuple[int, int]
     target_size: tuple[int, int]
+    guidance_rescale: float = 0.0
+    prompt_2: str | None = None  # where the second text encoder, and so on, read another text than the first
+    prompt_3: str | None = None
+    negative_prompt_2: str | None = None
+    negative_prompt_3: str | None = None
     image_sha256: str | None = None
     mask_sha256: str | None = None
     depth_sha256: str | None = None
@@ -69,6 +78,7 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     max_sequence_length: int | None = None
     decoder: str | None = "vae_decoder"
     tile_size: int | None = None
+    stopped_after: int | None = None  # steps of both models, where a callback stopped the run
     refiner: RefinerProvenance | None = None
     bundle: str
     bundle_hash: str
@@ -89,6 +99,8 @@ def parameters_text(made: Provenance) -> str:
         "Model hash": made.bundle_hash[:10],
         "Model": made.bundle,
     }
+    if made.rng != TORCH_CPU:
+        settings["RNG"] = "NV"  # A1111's name for it
     if made.strength is not None:
         settings["Denoising strength"] = f"{made.strength:g}"
     if made.image_guidance_scale is not None:
@@ -107,15 +119,22 @@ def parameters_text(made: Provenance) -> str:
 def details_text(made: Provenance) -> str:
     """What ``parameters_text`` has no place for, a line each: hashes, the start, settings of sampler and decoder."""
     lines = {
+        "Prompt 2": made.prompt_2,
+        "Prompt 3": made.prompt_3,
+        "Negative prompt 2": made.negative_prompt_2,
+        "Negative prompt 3": made.negative_prompt_3,
         "Bundle": f"{made.bundle} ({made.family}), sha256 {made.bundle_hash}",
         "Initial latents": made.initial_latents,
+        "Noise": made.rng,
         "Provider": made.provider,
+        "Stopped after": made.stopped_after and f"{made.stopped_after} steps",
         "Image": made.image_sha256 and f"sha256 {made.image_sha256}",
         "Mask": made.mask_sha256 and f"sha256 {made.mask_sha256}",
         "Depth map": made.depth_sha256 and f"sha256 {made.depth_sha256}",
         "Denoising start": made.denoising_start,
         "Denoising end": made.denoising_end,
         "Guidance interval": made.guidance_interval,
+        "Guidance rescale": made.guidance_rescale or None,
         "Skip-layer guidance": made.skip_layer_guidance,
         "Sampler options": ", ".join(f"{name}={value}" for name, value in made.sampler_options.items()) or None,
         "T5 tokens": made.max_sequence_length,
@@ -143,6 +162,21 @@ def png_bytes(image: Image.Image, made: Provenance) -> bytes:
     return buffer.getvalue()
 
 
+def require_writable(path: str | os.PathLike[str]) -> Path:
+    """``path`` as a place where a PNG can be written, found out before any work is done and by trying it.
+
+    Raises:
+        OutputError: another ending than ``.png``, a folder, a folder that is missing or not writable.
+    """
+    target = checked_path("a PNG to write", path)
+    if target.suffix.lower() != ".png":
+        raise OutputError(f"{target}: not the name of a PNG", expected="a name that ends in .png")
+    _write(target, b"").unlink()
+    if target.is_dir():
+        raise OutputError(f"{target}: a folder", expected="a file to write")
+    return target
+
+
 def write_png(path: str | os.PathLike[str], image: Image.Image, made: Provenance) -> None:
     """Write a PNG with its provenance: whole or not at all, through a temporary file beside it.
 
@@ -150,17 +184,34 @@ def write_png(path: str | os.PathLike[str], image: Image.Image, made: Provenance
         OutputError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    temporary = _write(target, png_bytes(image, made))
     try:
-        temporary.write_bytes(png_bytes(image, made))
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if target.parent.is_dir() else None
-        raise OutputError(
-            f"{target}: cannot be written",
-            received=error.strerror or str(error),
-            remedy="choose a file in a folder that exists and is writable",
-        ) from None
+        temporary.unlink(missing_ok=True)
+        raise _unwritable(target, error) from None
+
+
+def _write(target: Path, data: bytes) -> Path:
+    """Write a temporary file beside ``target``; nothing is left of it when that is cut short."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(data)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the folder that it cannot be written to
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise _unwritable(target, error) from None
+        raise
+    return temporary
+
+
+def _unwritable(target: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{target}: cannot be written",
+        received=error.strerror or str(error),
+        remedy="choose a file in a folder that exists and is writable",
+    )
 
 
 def read_provenance(path: str | os.PathLike[str]) -> tuple[Provenance | None, str | None]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .arguments import CallArguments
+from .arguments import CallArguments, Size
+from .callback import StepCallback, observer_of
 from .checks import fraction
 from .errors import RequestError
-from .noise import TorchCpuNoise
+from .noise_source import GENERATORS
 from .output import Output, provenance_of
-from .pipeline import Pipeline, StepCallback
+from .pipeline import Pipeline
 from .provenance import RefinerProvenance
 from .request import Request
 from .samplers import SamplerTable
@@ -26,10 +27,12 @@ Array = NDArray[np.float32]
 
 HANDOVER = 0.8  # of the schedule: where SDXL's authors switch (arXiv:2307.01952, section 2.5)
 
-#: What concerns the first model only: how its run begins, and what its denoiser can do.
+#: What concerns the first model only: how its run begins, what its denoiser and its text encoders can do, and the
+#: decoder, which is always its own.
 _OF_THE_BASE = (
     "latents", "image", "strength", "depth_map", "denoising_start", "image_guidance_scale", "max_sequence_length",
     "skip_layer_guidance_scale", "skip_layer_guidance_start", "skip_layer_guidance_stop",
+    "prompt_2", "prompt_3", "negative_prompt_2", "negative_prompt_3", "decoder", "tile_size", "tile_overlap",
 )  # fmt: skip
 
 
@@ -80,7 +83,7 @@ class RefinedPipeline:
                 with the latents as they are then (an ensemble of experts; diffusers' ``denoising_end`` and
                 ``denoising_start``). 0.8 where ``refiner_strength`` is not given either.
             refiner_strength: the base finishes, and the refiner goes over its latents as image-to-image does (SDEdit).
-            callback_on_step_end: called after every step of either, with that model's pipeline; steps count on.
+            callback_on_step_end: called after every step of either model, with this pipeline; steps count on.
             arguments: everything else, see ``CallArguments``, for both models. ``guidance_interval`` and a list of
                 guidance scales concern the steps of each; a picture is what the base starts from.
 
@@ -90,25 +93,21 @@ class RefinedPipeline:
         """
         timings = Timings()
         with timings.call():
+            observer = observer_of(callback_on_step_end, self)
             first, second = self._requests(prompt, handover, refiner_strength, arguments)
             if first.decoding is not None:
                 self.base.engines.require(first.decoding.component)
             tables = self.base.table(first), self.refiner.table(second)
-            streams = [TorchCpuNoise(seed) for seed in first.seeds]
-            latents, done = self.base.run(first, tables[0], streams, timings, callback_on_step_end)
-            if done == tables[0].steps_run:  # a callback may have stopped it
-                second = going_on(second, latents, *tables)
-
-                def count_on(pipe: Pipeline, index: int, timestep: float, state: dict[str, Array]) -> Any:
-                    assert callback_on_step_end is not None
-                    return callback_on_step_end(pipe, first_steps + index, timestep, state)
-
-                first_steps = done
-                latents, refined = self.refiner.run(
-                    second, tables[1], streams, timings, None if callback_on_step_end is None else count_on
-                )
-                done += refined
-            images = self.base.images(latents, first, timings)
+            streams = [GENERATORS[first.rng](seed) for seed in first.seeds]
+            with self.base.engines.runner.turn():
+                run = self.base.run(first, tables[0], streams, timings, observer)
+                done, refined = run.steps_done, not run.stopped
+                if refined:
+                    second = going_on(second, run.latents, *tables)
+                    observer = observer_of(callback_on_step_end, self, steps_before=done)
+                    run = self.refiner.run(second, tables[1], streams, timings, observer)
+                    done += run.steps_done
+                images = self.base.images(run.latents, first, timings)
         refiner = RefinerProvenance(
             bundle=self.refiner.bundle.manifest.name,
             bundle_hash=self.refiner.bundle.hash,
@@ -117,12 +116,30 @@ class RefinedPipeline:
             aesthetic_score=second.positive_size.aesthetic_score,
             negative_aesthetic_score=second.negative_size.aesthetic_score,
         )
-        made = provenance_of(first, tables[0], self.base.bundle, self.base.provider, refiner)
+        made = provenance_of(
+            first,
+            tables[0],
+            self.base.bundle,
+            self.base.provider,
+            done if run.stopped else None,
+            refiner if refined else None,
+        )
         return Output(images, first.seeds, timings, made, done)
+
+    def decode(
+        self, latents: Array, *, decoder: str = "vae", tile_size: int | None = None, tile_overlap: float = 0.25
+    ) -> Array:
+        """Latents as pictures by the base's decoder; see ``Pipeline.decode``."""
+        return self.base.decode(latents, decoder=decoder, tile_size=tile_size, tile_overlap=tile_overlap)
 
     def preview(self, latents: Array) -> list[Image.Image]:
         """Latents as pictures by the base's tiny decoder; see ``Pipeline.preview``."""
         return self.base.preview(latents)
+
+    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1) -> None:
+        """Prepare both models for pictures of these sizes; see ``Pipeline.warmup``."""
+        self.base.warmup(sizes, num_images_per_prompt=num_images_per_prompt)
+        self.refiner.warmup(sizes, num_images_per_prompt=num_images_per_prompt)
 
     def _requests(
         self, prompt: str | Sequence[str], handover: float | None, strength: float | None, arguments: CallArguments
@@ -133,7 +150,7 @@ class RefinedPipeline:
         if arguments.get("denoising_end") is not None:
             raise RequestError("denoising_end with a refiner", expected="handover, which is where the refiner goes on")
         first_part: CallArguments = {**arguments}
-        second_part: CallArguments = {**arguments}
+        second_part: CallArguments = {**arguments, "output_type": "latent"}
         for name in _OF_THE_BASE:
             second_part.pop(name, None)  # type: ignore[misc]  # a name of CallArguments
         if strength is None:

@@ -11,26 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import Size
-from .checks import finite, fraction, integer, pair
+from .checks import finite, fraction, integer, interval, one_of, shown, text
 from .decode import Decoding, decoding_from
 from .errors import RequestError
 from .manifest import Manifest
+from .noise_source import GENERATORS, TORCH_CPU
+from .pictures import is_latents
+from .prompts import Texts, negative_prompts_from_arguments, prompts_from_arguments
+from .sampler_options import sampler_options_from_argument
+from .samplers.model_schedule import Value
+from .size_conditioning import SizeConditioning, size_conditioning_from_arguments
 from .sizes import size_of_run
 from .source import Frame, Source, source_from_arguments
 
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
-OutputType = Literal["pil", "np", "latent"]
-
-
-@dataclass(frozen=True)
-class SizeConditioning:
-    """SDXL's micro-conditioning of one row: (height, width) or (top, left) pairs in image pixels, and a score."""
-
-    original_size: Size
-    crops_coords_top_left: Size
-    target_size: Size
-    aesthetic_score: float
+MAX_IMAGES = 1000  # of one call, which keeps all of them in memory
+OutputType = Literal["pil", "np", "latent", "dlpack"]
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,20 @@ class SkipLayers:
 class Request:
     """A valid request. ``prompts`` has one entry per picture; ``negative_prompts`` likewise, ``None`` where omitted."""
 
-    prompts: tuple[str, ...]
-    negative_prompts: tuple[str | None, ...]
+    prompts: tuple[Texts, ...]
+    negative_prompts: tuple[Texts | None, ...]
     width: int
     height: int
     num_inference_steps: int | None
     guidance_scale: float | tuple[float, ...]
     guidance_interval: tuple[float, float] | None
+    guidance_rescale: float
     guided: bool
     seeds: tuple[int, ...]
+    rng: str
     sampler: str | None
     schedule: str | None
-    sampler_options: Mapping[str, Any]
+    sampler_options: Mapping[str, Value]
     max_sequence_length: int | None
     skip_layers: SkipLayers | None
     latents: NDArray[np.float32] | None
@@ -78,16 +77,22 @@ def request_from_arguments(
     manifest: Manifest,
     prompt: str | Sequence[str],
     *,
+    prompt_2: str | Sequence[str] | None = None,
+    prompt_3: str | Sequence[str] | None = None,
     negative_prompt: str | Sequence[str] | None = None,
+    negative_prompt_2: str | Sequence[str] | None = None,
+    negative_prompt_3: str | Sequence[str] | None = None,
     num_images_per_prompt: int = 1,
     width: int | None = None,
     height: int | None = None,
     seed: int | Sequence[int] | None = None,
+    rng: str = TORCH_CPU,
     latents: Any = None,
     max_sequence_length: int | None = None,
     num_inference_steps: int | None = None,
     guidance_scale: float | Sequence[float] | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    guidance_rescale: float = 0.0,
     sampler: str | None = None,
     schedule: str | None = None,
     sampler_options: Mapping[str, Any] | None = None,
@@ -119,10 +124,14 @@ def request_from_arguments(
     Raises:
         RequestError: anything that cannot be run, saying what was received and what is expected.
     """
-    prompts = _prompts(prompt)
-    negatives = _negative_prompts(negative_prompt, len(prompts))
-    per_prompt = integer("num_images_per_prompt", num_images_per_prompt, 1, None)
+    prompts = prompts_from_arguments(manifest, prompt, prompt_2, prompt_3)
+    negatives = negative_prompts_from_arguments(
+        manifest, len(prompts), negative_prompt, negative_prompt_2, negative_prompt_3
+    )
+    per_prompt = integer("num_images_per_prompt", num_images_per_prompt, 1, MAX_IMAGES)
     images = len(prompts) * per_prompt
+    if denoising_start is not None and latents is not None:  # no noise is added: they are the state it goes on from
+        image, latents = _state(image, latents, manifest), None
     height, width = size_of_run(height, width, image, manifest)
     source = source_from_arguments(
         manifest,
@@ -134,9 +143,7 @@ def request_from_arguments(
         denoising_start=denoising_start,
         image_guidance_scale=image_guidance_scale,
     )
-    options = dict(sampler_options or {})
-    for name in sorted(options.keys() & {"strength", "denoising_start", "denoising_end"}):
-        raise RequestError(f"sampler_options has {name}", expected=f"{name}= as an argument of the call")
+    options = sampler_options_from_argument(sampler_options)
     steps = num_inference_steps
     if steps is None and not options.keys() & {"timesteps", "sigmas"}:  # a list says how many there are
         steps = manifest.defaults.num_inference_steps
@@ -148,28 +155,23 @@ def request_from_arguments(
             expected="guidance_scale as one number",
         )
     guided = _guided(guidance, source, manifest)
-    if output_type not in get_args(OutputType):
-        raise RequestError("output_type", received=repr(output_type), expected="'pil', 'np' or 'latent'")
-
-    size = (height, width)
-    score = finite("aesthetic_score", aesthetic_score)
-    negative_score = finite("negative_aesthetic_score", negative_aesthetic_score)
-    positive = SizeConditioning(
-        pair("original_size", original_size or size),
-        pair("crops_coords_top_left", crops_coords_top_left),
-        pair("target_size", target_size or size),
-        score,
+    skip_layers = _skip_layers(
+        skip_layer_guidance_scale, skip_layer_guidance_start, skip_layer_guidance_stop, guided, manifest
     )
-    negative = positive
-    scored = "aesthetic_score" in manifest.conditioning.time_ids
-    # diffusers' text-to-image pipeline needs both; that of the refiner fills in what is not given.
-    if scored or (negative_original_size is not None and negative_target_size is not None):
-        negative = SizeConditioning(
-            pair("negative_original_size", negative_original_size or positive.original_size),
-            pair("negative_crops_coords_top_left", negative_crops_coords_top_left),
-            pair("negative_target_size", negative_target_size or positive.target_size),
-            negative_score,
-        )
+    output: OutputType = one_of("output_type", output_type, get_args(OutputType))  # type: ignore[assignment]
+
+    positive, negative = size_conditioning_from_arguments(
+        manifest,
+        (height, width),
+        original_size=original_size,
+        crops_coords_top_left=crops_coords_top_left,
+        target_size=target_size,
+        negative_original_size=negative_original_size,
+        negative_crops_coords_top_left=negative_crops_coords_top_left,
+        negative_target_size=negative_target_size,
+        aesthetic_score=aesthetic_score,
+        negative_aesthetic_score=negative_aesthetic_score,
+    )
     return Request(
         prompts=tuple(text for text in prompts for _ in range(per_prompt)),
         negative_prompts=tuple(text for text in negatives for _ in range(per_prompt)),
@@ -177,52 +179,41 @@ def request_from_arguments(
         height=height,
         num_inference_steps=None if steps is None else integer("num_inference_steps", steps, 1, MAX_STEPS),
         guidance_scale=guidance,
-        guidance_interval=guidance_interval,
+        guidance_interval=None if guidance_interval is None else interval("guidance_interval", guidance_interval),
+        guidance_rescale=_guidance_rescale(guidance_rescale, manifest, skip_layers),
         guided=guided,
         seeds=_seeds(seed, images),
-        sampler=sampler,
-        schedule=schedule,
+        rng=one_of("rng", rng, tuple(GENERATORS)),
+        sampler=None if sampler is None else text("sampler", sampler),
+        schedule=None if schedule is None else text("schedule", schedule),
         sampler_options=options,
         max_sequence_length=_sequence_length(max_sequence_length, manifest),
-        skip_layers=_skip_layers(
-            skip_layer_guidance_scale, skip_layer_guidance_start, skip_layer_guidance_stop, guided, manifest
-        ),
+        skip_layers=skip_layers,
         latents=_latents(latents, images, height, width, manifest),
         source=source,
         denoising_end=None if denoising_end is None else fraction("denoising_end", denoising_end),
-        output_type=output_type,  # type: ignore[arg-type]  # checked above
-        decoding=None if output_type == "latent" else decoding_from(decoder, tile_size, tile_overlap, manifest),
+        output_type=output,
+        decoding=None if output == "latent" else decoding_from(decoder, tile_size, tile_overlap, manifest),
         positive_size=positive,
         negative_size=negative,
     )
 
 
-def _prompts(prompt: str | Sequence[str]) -> list[str]:
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt) if isinstance(prompt, Sequence) else None
-    if prompts is None or not all(isinstance(text, str) for text in prompts):
-        raise RequestError("prompt", received=f"{prompt!r:.80}", expected="a string or a list of strings")
-    if not prompts:
-        raise RequestError("prompt", received="an empty list", expected="at least one prompt ('' is a valid one)")
-    return prompts
-
-
-def _negative_prompts(negative: str | Sequence[str] | None, count: int) -> list[str | None]:
-    if negative is None or isinstance(negative, str):
-        return [negative] * count
-    negatives = _prompts(negative) if negative else []
-    if len(negatives) != count:
+def _guidance_rescale(rescale: float, manifest: Manifest, skip_layers: SkipLayers | None) -> float:
+    value = fraction("guidance_rescale", rescale)
+    if value and (manifest.task == "edit" or skip_layers is not None):
         raise RequestError(
-            "negative_prompt",
-            received=f"{len(negatives)} negative prompts for {count} prompt{'s' * (count != 1)}",
-            expected="one string for all prompts, or one for each",
+            "guidance_rescale with a third prediction",
+            received=value,
+            expected="0 with an edit or skip-layer guidance: it compares the prompt's prediction with the guided one",
         )
-    return list(negatives)
+    return value
 
 
 def _seeds(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
     if seed is None:
         seed = secrets.randbits(32)
-    if isinstance(seed, Sequence) and not isinstance(seed, str):
+    if isinstance(seed, Sequence) and not isinstance(seed, str | bytes):
         if len(seed) != images:
             raise RequestError(
                 "seed", received=f"{len(seed)} seeds", expected=f"one seed, or {images}: one for each image"
@@ -239,7 +230,7 @@ def _latents(latents: Any, images: int, height: int, width: int, manifest: Manif
     shape = (images, space.channels, height // space.scale, width // space.scale)
     expected = f"float32 {list(shape)} of unit variance"
     if not hasattr(latents, "shape") or not hasattr(latents, "dtype"):
-        raise RequestError("latents", received=type(latents).__name__, expected=f"an array, {expected}")
+        raise RequestError("latents", received=shown(latents), expected=f"an array, {expected}")
     array = np.asarray(latents)
     if array.shape != shape or array.dtype != np.float32:
         raise RequestError("latents", received=f"{array.dtype} {list(array.shape)}", expected=expected)
@@ -248,8 +239,18 @@ def _latents(latents: Any, images: int, height: int, width: int, manifest: Manif
     return np.ascontiguousarray(array)
 
 
+def _state(image: Any, latents: Any, manifest: Manifest) -> Any:
+    """The latents that a run with ``denoising_start`` goes on from, in place of an ``image`` that would say so too."""
+    if image is not None:
+        raise RequestError("image and latents with denoising_start", expected="one of them: the run goes on from it")
+    if not is_latents(latents, manifest.latent_space.channels):
+        expected = f"float32 [n, {manifest.latent_space.channels}, h, w]"
+        raise RequestError("latents with denoising_start", received=shown(latents), expected=expected)
+    return latents
+
+
 def _guidance(scale: Any) -> float | tuple[float, ...]:
-    if isinstance(scale, Sequence) and not isinstance(scale, str):
+    if isinstance(scale, Sequence) and not isinstance(scale, str | bytes):
         return tuple(finite("guidance_scale", one) for one in scale)
     return finite("guidance_scale", scale)
 
@@ -268,12 +269,12 @@ def _sequence_length(length: int | None, manifest: Manifest) -> int | None:
         return None
     able = [encoding for encoding in manifest.text_encodings if encoding.max_tokens > encoding.tokens]
     if not able:
-        raise RequestError("max_sequence_length", received=length, expected="a bundle with T5")
+        raise RequestError("max_sequence_length", received=shown(length), expected="a bundle with T5")
     for encoding in able:
         if encoding.tokenizer is None:
             raise RequestError(
                 "max_sequence_length",
-                received=f"{length}, for a bundle without {encoding.component}",
+                received=f"{shown(length)}, for a bundle without {encoding.component}",
                 remedy=f"build it: latentrt build-engines CHECKPOINT --out BUNDLE --component {encoding.component}",
             )
     return integer("max_sequence_length", length, 1, max(encoding.max_tokens for encoding in able))

@@ -32,18 +32,6 @@ class Kept:
     mask: Array  # [images, 1, h, w]
     to_the_end: bool  # the run's last state is a picture, not a hand-over
 
-    def restore(self, state: Array, table: SamplerTable, step: int) -> None:
-        """Put the picture back into the state after a step, in place, at the level of noise that the state has there.
-
-        After the last step of a whole run that is none, even where the schedule ends above 0, as in diffusers.
-        """
-        evaluation = int(np.searchsorted(table.step, step, side="right"))
-        signal, noise = float(table.state_signal[evaluation]), float(table.state_noise[evaluation])
-        if evaluation == table.evaluations and self.to_the_end:
-            signal, noise = 1.0, 0.0
-        level = np.float32(signal) * self.latents + np.float32(noise) * self.noise
-        np.copyto(state, level, where=self.mask == 0)
-
 
 @dataclass(frozen=True)
 class Start:

@@ -36,10 +36,18 @@ def table_of(request: Request, manifest: Manifest, model_schedule: ModelSchedule
         schedule_for_family(request.schedule, manifest.family),
         request.num_inference_steps,
         model_schedule,
-        guidance_scale=request.guidance_scale if request.guided else 1.0,
+        guidance_scale=_guidance(request),
         guidance_interval=request.guidance_interval,
         **options,
     )
+
+
+def _guidance(request: Request) -> float | tuple[float, ...]:
+    """What each step is guided with: 1, which costs one row, where the scale is 1 or less, as in diffusers."""
+    scale = request.guidance_scale
+    if isinstance(scale, tuple):
+        return tuple(max(one, 1.0) if request.guided else 1.0 for one in scale)
+    return scale if request.guided else 1.0
 
 
 def _mu(request: Request, manifest: Manifest, settings: dict[str, Any]) -> float:

@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 
-def in_tiles(run: Callable[[Array], Array], values: Array, tile: tuple[int, int], overlap: float, scale: int) -> Array:
-    """``run(values)`` for a network that maps ``[n, C, h, w]`` to ``[n, D, scale*h, scale*w]``, tile by tile.
+def in_tiles(
+    run: Callable[[Array], Array], values: Array, tile: tuple[int, int], overlap: float, scale: int, stride: int = 1
+) -> Array:
+    """``run(values)`` for a network that maps ``[n, C, stride*h, stride*w]`` to ``[n, D, scale*h, scale*w]``, by tiles.
 
     All tiles have one size, which is what a compiled engine likes best, so neighbours have at least the share
     ``overlap`` in common. There the weight of one rises linearly while that of the other falls.
 
     Args:
-        tile: (height, width) of the tiles as ``run`` sees them; a side not longer than that is not divided.
+        tile: (height, width) of the tiles in h and w; a side not longer than that is not divided.
     """
-    height, width = values.shape[2:]
+    height, width = values.shape[2] // stride, values.shape[3] // stride
     tile = min(tile[0], height), min(tile[1], width)
     if tile == (height, width):
         return run(values)
@@ -29,7 +31,9 @@ def in_tiles(run: Callable[[Array], Array], values: Array, tile: tuple[int, int]
     row_weights, column_weights = weights(rows, tile[0], scale), weights(columns, tile[1], scale)
     blended: Array | None = None
     for (i, top), (j, left) in product(enumerate(rows), enumerate(columns)):
-        part = run(np.ascontiguousarray(values[:, :, top : top + tile[0], left : left + tile[1]]))
+        rows_seen = slice(stride * top, stride * (top + tile[0]))
+        columns_seen = slice(stride * left, stride * (left + tile[1]))
+        part = run(np.ascontiguousarray(values[:, :, rows_seen, columns_seen]))
         if blended is None:
             blended = np.zeros((*part.shape[:2], scale * height, scale * width), np.float32)
         area = blended[:, :, scale * top : scale * (top + tile[0]), scale * left : scale * (left + tile[1])]

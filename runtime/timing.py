@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-from numpy.typing import NDArray
-
-from .providers import Engine
 
 
 @dataclass
@@ -58,9 +53,11 @@ class Timings:
             setattr(self, name, getattr(self, name) + seconds - self._inner)
             self._inner = outer + seconds
 
-    def run(self, engine: Engine, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run an engine and count its time."""
+    @contextmanager
+    def engine(self) -> Iterator[None]:
+        """Add the time of a block to that spent inside engines."""
         start = time.perf_counter()
-        outputs = engine.run(inputs)
-        self.engines += time.perf_counter() - start
-        return outputs
+        try:
+            yield
+        finally:
+            self.engines += time.perf_counter() - start

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-__version__ = version("latentrt")
+try:
+    __version__ = version("latentrt")
+except PackageNotFoundError:  # run from its sources, which are on the path
+    __version__ = "0+sources"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,16 @@ import torch
 
 from ..workload import Ask, Workload
 from .drawer import Drawn, initial_latents
+from .stage_clock import StageClock
 
 
 def draw_with(
-    pipe: Any, channels: int, scale: int, before: Callable[[Workload], None] = lambda work: None
+    pipe: Any,
+    channels: int,
+    scale: int,
+    before: Callable[[Workload], None] = lambda work: None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[Ask], Drawn]:
     """A side's ``draw``. Stage times are those of the pipeline's own calls of its parts.
 
@@ -23,33 +28,25 @@ def draw_with(
         pipe: a text-to-image pipeline.
         channels, scale: of its latents.
         before: made ready for a workload, inside the measured time: where shapes are fixed, a new one costs this much.
+        device, dtype: what it computes on, and in.
     """
     pipe.set_progress_bar_config(disable=True)
-    stages: dict[str, float] = {}
-
-    def timed(name: str, call: Callable[..., object]) -> Callable[..., object]:
-        def run(*arguments: object, **options: object) -> object:
-            start = time.perf_counter()
-            try:
-                return call(*arguments, **options)
-            finally:
-                stages[name] = stages.get(name, 0.0) + time.perf_counter() - start
-
-        return run
-
-    denoiser = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
-    pipe.encode_prompt = timed("text", pipe.encode_prompt)
-    denoiser.forward = timed("denoise", denoiser.forward)
-    pipe.vae.decode = timed("decode", pipe.vae.decode)
+    clock = StageClock(device)
+    denoiser = denoiser_of(pipe)
+    pipe.encode_prompt = clock.timed("text", pipe.encode_prompt)
+    denoiser.forward = clock.timed("denoise", denoiser.forward)
+    pipe.vae.decode = clock.timed("decode", pipe.vae.decode)
     processor = pipe.image_processor
-    processor.postprocess = timed("postprocess", processor.postprocess)
+    processor.postprocess = clock.on_host("postprocess", processor.postprocess)
 
     def draw(ask: Ask) -> Drawn:
         work = ask.workload
-        stages.clear()
+        clock.start()
         before(work)
         given = ask.give == "latents"
-        latents = torch.from_numpy(initial_latents(ask, channels, scale)) if ask.noise == "numpy" else None
+        latents = None
+        if ask.noise == "numpy":
+            latents = torch.from_numpy(initial_latents(ask, channels, scale)).to(device, dtype)
         images = pipe(
             work.prompt,
             width=work.width,
@@ -62,16 +59,21 @@ def draw_with(
             output_type="latent" if given else "pil",
         ).images
         if given:
-            array = np.asarray(images.float() if hasattr(images, "float") else images, np.float32)
-            return Drawn(dict(stages), [], array, lambda folder: None)
+            array = np.asarray(images.float().cpu() if hasattr(images, "float") else images, np.float32)
+            return Drawn(clock.seconds(), [], array, lambda folder: None)
 
         def save(folder: Path) -> None:
             for i, image in enumerate(images):
                 image.save(folder / f"picture-{i}.png")
 
-        return Drawn(dict(stages), list(images), None, save)
+        return Drawn(clock.seconds(), list(images), None, save)
 
     return draw
+
+
+def denoiser_of(pipe: Any) -> Any:
+    """A pipeline's UNet or transformer."""
+    return pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
 
 
 def torch_versions(*more: Any) -> dict[str, str]:

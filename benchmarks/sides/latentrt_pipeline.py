@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ...runtime import __version__, load
+from ...runtime.cli_values import interval_from_text
 from ..workload import Ask, Start
 from .drawer import Drawer, Drawn, initial_latents
 
 
 def open_side(start: Start) -> Drawer:
-    """Load the bundle, with its hashes checked, which is the default."""
-    pipe = load(start.source, threads=start.threads)
+    """Load the bundle, with its hashes checked, which is the default. Each call encodes its prompt, as others do.
+
+    Options: ``provider``, and ``guidance_interval`` (as on the command line) and ``decoder`` for every call.
+    """
+    options = dict(start.options)
+    pipe = load(start.source, provider=options.pop("provider"), threads=start.threads, embeddings_cache=0)
+    approximations: dict[str, Any] = {**options}
+    if "guidance_interval" in options:
+        approximations["guidance_interval"] = interval_from_text(options["guidance_interval"])
     manifest = pipe.bundle.manifest
     space = manifest.latent_space
 
@@ -27,6 +36,7 @@ def open_side(start: Start) -> Drawer:
             num_images_per_prompt=work.images,
             latents=initial_latents(ask, space.channels, space.scale) if ask.noise == "numpy" else None,
             output_type="latent" if ask.give == "latents" else "pil",
+            **approximations,
         )
         given = ask.give == "latents"
         return Drawn(
@@ -44,6 +54,8 @@ def open_side(start: Start) -> Drawer:
         "bundle": Path(start.source).name,
         "shapes": "dynamic, one engine for all",
         "files": "hashes checked when loading",
+        "prompts": "encoded in every call, none kept",
+        **options,
     }
     versions = {"latentrt": __version__, pipe.provider: engine.provider_version}
     return Drawer(draw, versions, settings, concurrent=True, close=pipe.close)

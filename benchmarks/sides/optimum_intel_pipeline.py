@@ -23,7 +23,7 @@ from .drawer import Drawer
 def open_side(start: Start) -> Drawer:
     """Export once into the cache, with weights as they are, then load, fix the shapes and compile.
 
-    The option ``precision``: ``f32`` or ``bf16``, OpenVINO's INFERENCE_PRECISION_HINT.
+    The option ``hint``: ``f32`` or ``bf16``, OpenVINO's INFERENCE_PRECISION_HINT.
     """
     torch.set_num_threads(start.threads)
     folder = Path(start.cache)
@@ -35,7 +35,7 @@ def open_side(start: Start) -> Drawer:
         exported = pipeline.from_pretrained(start.source, export=True, compile=False, load_in_8bit=False)
         exported.save_pretrained(folder)
     prepared = time.perf_counter() - begun
-    precision = start.options["precision"]
+    precision = start.options["hint"]
     hints = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(start.threads),

@@ -13,7 +13,7 @@ from ..roofline import bounds
 def measure(plan: Plan) -> Iterator[Peaks | Bound]:
     """Peaks, then the bounds of the headline's call."""
     plan.progress("the machine's peaks")
-    peaks = measure_peaks(plan.threads)
+    peaks = measure_peaks(plan.threads, plan.device, plan.precision)
     yield peaks
     yield from bounds(plan.bundle, plan.workload, peaks)
 

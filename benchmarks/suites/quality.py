@@ -19,12 +19,15 @@ from ...runtime.errors import RequestError, RunError
 from ..baselines import REFERENCE
 from ..compare_pictures import Latents, Pixels, cosine_distance, lpips, psnr, ssim
 from ..plan import Plan
-from ..results import Absent, Difference, Picture, Recognition
+from ..results import Difference, Failure, Picture, Recognition
 from ..turns import Worker, alive, failure
 from ..workload import Ask, Workload
 
+#: Pixels of a side of the pictures that results keep: of whole ones in full size they would be tens of megabytes.
+KEPT_SIDE = 256
 
-def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[Difference | Picture | Absent]:
+
+def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[Difference | Picture | Failure]:
     """Each prompt at the headline's size, the first of them at every other size too."""
     replace = msgspec.structs.replace
     calls = [replace(plan.workload, prompt=prompt) for prompt in plan.prompts]
@@ -42,37 +45,48 @@ def amount(plan: Plan) -> int:
     return (len(plan.prompts) + max(0, len(plan.sizes) - 1)) * len(plan.sides)
 
 
-def _beside_reference(plan: Plan, workers: Sequence[Worker], work: Workload) -> Iterator[Difference | Picture | Absent]:
-    drawn: dict[str, tuple[Latents, Pixels]] = {}
+def _beside_reference(
+    plan: Plan, workers: Sequence[Worker], work: Workload
+) -> Iterator[Difference | Picture | Failure]:
+    drawn: dict[str, list[tuple[Latents, Pixels]]] = {}
     for worker in alive(workers):
         plan.progress(f"{worker.side.name}: {work.prompt}, {work.width}x{work.height}")
         try:
             latents = worker.draw(Ask(work, noise="numpy", give="latents")).latents
-            (png,) = worker.draw(Ask(work, noise="numpy", give="pictures")).pictures
+            pictures = worker.draw(Ask(work, noise="numpy", give="pictures")).pictures
         except RunError as error:
-            yield failure(worker, error)
+            yield failure(worker, f"{work.prompt}, {work.label}", error)
             continue
-        yield Picture(worker.side.name, work.label, work.prompt, png)
-        drawn[worker.side.name] = (np.load(io.BytesIO(base64.b64decode(latents))), pixels_from_png(png))
+        for i, png in enumerate(pictures):
+            yield Picture(worker.side.name, work.label, work.prompt, middle(png), i)
+        array = np.load(io.BytesIO(base64.b64decode(latents)))
+        drawn[worker.side.name] = [(one, pixels_from_png(png)) for one, png in zip(array, pictures, strict=True)]
     if REFERENCE not in drawn:
         return
-    expected, picture = drawn[REFERENCE]
-    for name, (latents_drawn, pixels) in drawn.items():
+    for name, of_side in drawn.items():
         if name != REFERENCE:
-            yield Difference(
-                side=name,
-                case=work.label,
-                prompt=work.prompt,
-                latents_max_abs=float(np.abs(latents_drawn - expected).max()),
-                latents_cosine_distance=cosine_distance(latents_drawn, expected),
-                pixels_max=int(np.abs(pixels.astype(np.int16) - picture.astype(np.int16)).max()),
-                psnr=psnr(pixels, picture),
-                ssim=ssim(pixels, picture),
-                lpips=lpips(pixels, picture),
-            )
+            for i, (ours, theirs) in enumerate(zip(of_side, drawn[REFERENCE], strict=True)):
+                yield _difference(name, work, i, *ours, *theirs)
 
 
-def recognition(plan: Plan, workers: Sequence[Worker]) -> Iterator[Recognition | Absent]:
+def _difference(
+    side: str, work: Workload, image: int, latents: Latents, pixels: Pixels, expected: Latents, picture: Pixels
+) -> Difference:
+    return Difference(
+        side=side,
+        case=work.label,
+        prompt=work.prompt,
+        latents_max_abs=float(np.abs(latents - expected).max()),
+        latents_cosine_distance=cosine_distance(latents, expected),
+        pixels_max=int(np.abs(pixels.astype(np.int16) - picture.astype(np.int16)).max()),
+        psnr=psnr(pixels, picture),
+        ssim=ssim(pixels, picture),
+        lpips=lpips(pixels, picture),
+        image=image,
+    )
+
+
+def recognition(plan: Plan, workers: Sequence[Worker]) -> Iterator[Recognition | Failure]:
     """All names that the judge knows, each on one of its colours, judged by it."""
     judge, words = _judge(plan)
     palette = list(words.COLORS)
@@ -82,11 +96,11 @@ def recognition(plan: Plan, workers: Sequence[Worker]) -> Iterator[Recognition |
         try:
             for i, (name, color) in enumerate(zip(words.NAMES, colors, strict=True)):
                 plan.progress(f"{worker.side.name}: {name}")
-                work = msgspec.structs.replace(plan.workload, prompt=words.prompt(name, color), seed=i)
+                work = msgspec.structs.replace(plan.workload, prompt=words.prompt(name, color), seed=i, images=1)
                 (png,) = worker.draw(Ask(work, give="pictures")).pictures
                 pictures.append(pixels_from_png(png))
         except RunError as error:
-            yield failure(worker, error)
+            yield failure(worker, "recognition", error)
         else:
             found = judge.measure(pictures, words.NAMES, colors)
             shares = (found["top1"], found["top5"], found["background_accuracy"])
@@ -113,6 +127,18 @@ def _judge(plan: Plan) -> tuple[Any, Any]:
         raise RequestError("--judge", received=f"{plan.judge}: {error}") from None
     finally:
         sys.path.remove(str(plan.judge))
+
+
+def middle(png: str) -> str:
+    """A base64 PNG, or the middle of it where it is larger than what results keep."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as picture:
+        width, height = (min(side, KEPT_SIDE) for side in picture.size)
+        if (width, height) == picture.size:
+            return png
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        buffer = io.BytesIO()
+        picture.crop((left, top, left + width, top + height)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def pixels_from_png(png: str) -> Pixels:

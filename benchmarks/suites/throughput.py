@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from ...runtime.errors import RunError
 from ..baselines import OURS, REFERENCE
 from ..plan import Plan
-from ..results import Absent, LoadRun
+from ..results import Failure, LoadRun
 from ..turns import Worker, alive, failure
 from ..workload import Load
 
@@ -18,19 +18,27 @@ CONCURRENCIES = (1, 2, 4)
 #: Fractions of what LatentRT and the reference reach with one caller, at which requests arrive.
 UTILIZATION = 0.7
 
+#: Requests that an open loop lasts for, at least: with fewer there is no queue to look at.
+_LEAST = 10
 
-def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[LoadRun | Absent]:
+
+def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[LoadRun | Failure]:
     """Closed loops, then open ones at two rates that are the same for all sides."""
     alone: dict[str, float] = {}
     for concurrency in CONCURRENCIES:
         for worker in alive(workers):
-            for record in _load(plan, worker, concurrency, None):
-                if concurrency == 1 and isinstance(record, LoadRun):
-                    alone[record.side] = len(record.requests) / record.seconds
-                yield record
-    for rate in sorted({round(UTILIZATION * alone[name], 2) for name in (OURS, REFERENCE) if name in alone}):
+            record = _load(plan, worker, concurrency, None, plan.load_seconds)
+            if concurrency == 1 and isinstance(record, LoadRun):
+                alone[record.side] = len(record.requests) / record.seconds
+            yield record
+    for rate in rates([alone[name] for name in (OURS, REFERENCE) if name in alone]):
         for worker in alive(workers):
-            yield from _load(plan, worker, plan.threads, rate)
+            yield _load(plan, worker, plan.threads, rate, max(plan.load_seconds, _LEAST / rate))
+
+
+def rates(alone: Sequence[float]) -> list[float]:
+    """Arrivals a second, in three digits, for these pictures a second."""
+    return sorted({float(f"{UTILIZATION * pictures:.3g}") for pictures in alone})
 
 
 def amount(plan: Plan) -> int:
@@ -38,12 +46,11 @@ def amount(plan: Plan) -> int:
     return len(plan.sides) * (len(CONCURRENCIES) + 2)
 
 
-def _load(plan: Plan, worker: Worker, concurrency: int, rate: float | None) -> Iterator[LoadRun | Absent]:
+def _load(plan: Plan, worker: Worker, concurrency: int, rate: float | None, seconds: float) -> LoadRun | Failure:
     what = f"{concurrency} callers" if rate is None else f"{rate:g} requests a second"
-    plan.progress(f"{worker.side.name}: {what} for {plan.load_seconds:g} s")
+    plan.progress(f"{worker.side.name}: {what} for {seconds:.0f} s")
     try:
-        served = worker.load(Load(plan.workload, plan.load_seconds, concurrency, rate))
+        served = worker.load(Load(plan.workload, seconds, concurrency, rate))
     except RunError as error:
-        yield failure(worker, error)
-    else:
-        yield LoadRun(worker.side.name, concurrency, rate, served.seconds, served.requests)
+        return failure(worker, what, error)
+    return LoadRun(worker.side.name, concurrency, rate, served.seconds, served.requests)

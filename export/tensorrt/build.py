@@ -6,21 +6,21 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import time
-from collections.abc import Callable, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from ...runtime.errors import ExportError, LatentRTError
 from ...runtime.spec import Profile, TensorSpec
-from .library import Library, import_library
-from .network import add_profiles, check_interface, check_types, parse
-from .resources import peak_memory
+from .files import remove_partial
+from .resources import available_memory, peak_memory
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2), the only system that these libraries build on here
-_TOP_PHASES = 2  # of the nested phases that a builder reports, the outer ones are progress that a person can follow
+_LOG_LINES = 3  # of a builder that fails without a reason: what it did last
+_GLANCE = 0.2  # seconds between two looks at the builder's memory: nobody can ask for it once it was killed
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class BuilderOptions:
     """Settings of the builder; None leaves TensorRT's own.
 
     ``workspace`` bounds the scratch memory of a layer, in bytes. ``optimization_level`` is 0 to 5. A
-    ``version_compatible`` engine also runs with later versions and with the lean runtime. ``timing_cache`` is read
-    and written where the library keeps timings, and makes a build repeatable.
+    ``version_compatible`` engine also runs with the lean runtime. ``timing_cache`` is the folder of ``timings``, which
+    make a build repeatable.
     """
 
     workspace: int | None = None
@@ -69,43 +69,65 @@ Progress = Callable[[str, float], None]
 
 
 def build_engine(task: EngineTask, progress: Progress = lambda phase, fraction: None) -> EngineFigures:
-    """Build an engine in a child process.
+    """Build an engine in a child process; ``task.out`` is there afterwards, whole, or not at all.
 
     Raises:
-        ExportError: the graph is refused, computes in other types than it says, or cannot be built; or the process
-            died (of memory, most often), with its signal.
+        ExportError: the graph is refused, computes in other types than it says, or cannot be built; or the builder
+            failed or was killed (for want of memory, most often), with the last lines of its log.
+        OutputError: the engine cannot be written.
         LatentRTError: an option that the library does not have.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share this process's threads and memory
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_build_and_send, args=(task, sender, os.getpid()), daemon=True)
+    log: deque[str] = deque(maxlen=_LOG_LINES)
+    available, peak = available_memory(), 0
     process.start()
     sender.close()
     try:
         while True:
+            peak = max(peak, peak_memory(Path(f"/proc/{process.pid}")))
+            if not receiver.poll(_GLANCE):
+                continue
             message = receiver.recv()
-            if isinstance(message, EngineFigures):
-                return message
-            if isinstance(message, _Failure):
-                raise message.error()
-            progress(*message)
+            match message:
+                case EngineFigures():
+                    return message
+                case _Failure():
+                    raise message.error()
+                case _Unexpected():
+                    raise _failed(task, message.text, log)
+                case str():
+                    log.append(message)
+                case _:
+                    progress(*message)
     except EOFError:
         process.join()
-        raise _died(task, process.exitcode) from None
+        raise _died(task, process.exitcode, peak, available, log) from None
     finally:
         if process.is_alive():
             process.terminate()
         process.join()
         receiver.close()
+        remove_partial(task.out)
 
 
-def _died(task: EngineTask, code: int | None) -> ExportError:
+def _died(task: EngineTask, code: int | None, peak: int, available: int, log: Iterable[str]) -> ExportError:
     name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
     killed = name == "SIGKILL"
+    return _failed(
+        task,
+        f"{name}, with {peak / 1e9:.1f} GB of memory taken of the {available / 1e9:.1f} GB that were available",
+        log,
+        "give it more memory: the system kills processes when there is none left" if killed else None,
+    )
+
+
+def _failed(task: EngineTask, reason: str, log: Iterable[str], remedy: str | None = None) -> ExportError:
     return ExportError(
-        f"{task.component}: the process that built its {task.provider} engine died",
-        received=name,
-        remedy="give it more memory: the system ends processes when there is none left" if killed else None,
+        f"{task.component}: the process that built its {task.provider} engine failed",
+        received="; ".join([reason, *(f"log: {line[:200]}" for line in log)]),
+        remedy=remedy,
     )
 
 
@@ -123,105 +145,30 @@ class _Failure:
         return self.kind(self.subject, received=self.received, expected=self.expected, remedy=self.remedy)
 
 
+@dataclass(frozen=True)
+class _Unexpected:
+    """Any other exception, in words: its class may not be one that the parent can load."""
+
+    text: str
+
+
 def _build_and_send(task: EngineTask, connection: Connection, parent: int) -> None:
-    """The child: everything that happens goes to the parent as messages."""
+    """The child: everything that happens goes to the parent as messages. Lines of the log are texts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent ends this one
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a killed parent cannot, and the next build may begin
     if os.getppid() != parent:  # it was killed before that
         return
+    one_at_a_time = threading.Lock()  # builders report from threads of their own
+
+    def send(message: object) -> None:
+        with one_at_a_time:
+            connection.send(message)
+
     try:
-        connection.send(_build(task, lambda phase, fraction: connection.send((phase, fraction))))
+        from .builder import build  # only here: the parent has no use for the library's memory
+
+        send(build(task, lambda phase, fraction: send((phase, fraction)), send))
     except LatentRTError as error:
-        connection.send(_Failure(type(error), error.subject, error.received, error.expected, error.remedy))
-
-
-def _build(task: EngineTask, progress: Progress) -> EngineFigures:
-    start = time.perf_counter()
-    library = import_library(task.provider)
-    log = _log(library)
-    builder = library.module.Builder(log)
-    network = library.create_network(builder)
-    parser = parse(library, network, log, task.graph)
-    check_interface(task.component, network, task.inputs, task.outputs)
-    heavy = check_types(task.component, network, task.types)
-    config = builder.create_builder_config()
-    add_profiles(builder, config, task.inputs, task.profiles)
-    library.set_targets(config, task.targets)
-    _set_options(library, config, task.options)
-    config.progress_monitor = monitor = _monitor(library, progress)
-    engine = builder.build_serialized_network(network, config)
-    del parser, monitor  # they had to live as long as the build
-    if engine is None:
-        subject = f"{task.component}: {library.provider} {library.version} cannot build it"
-        raise ExportError(subject, received=log.last_error or "no reason given")
-    task.out.parent.mkdir(parents=True, exist_ok=True)
-    with task.out.open("wb") as file:
-        file.write(memoryview(engine))
-    _keep_timings(library, config, task.options)
-    return EngineFigures(time.perf_counter() - start, peak_memory(), heavy, tuple(log.warnings))
-
-
-def _set_options(library: Library, config: Any, options: BuilderOptions) -> None:
-    if options.workspace is not None:
-        config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, options.workspace)
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    if options.version_compatible:
-        library.set_version_compatible(config)
-    if options.timing_cache is not None and library.keeps_timings:
-        held = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(held), ignore_mismatch=False)
-
-
-def _keep_timings(library: Library, config: Any, options: BuilderOptions) -> None:
-    if options.timing_cache is not None and library.keeps_timings:
-        options.timing_cache.parent.mkdir(parents=True, exist_ok=True)
-        options.timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
-
-
-def _log(library: Library) -> Any:
-    """A logger for the library that keeps each warning once, and the last error."""
-    trt = library.module
-
-    class Log(trt.ILogger):  # type: ignore[name-defined]  # the module is known at run time only
-        def __init__(self) -> None:
-            super().__init__()
-            self.warnings: dict[str, None] = {}
-            self.last_error: str | None = None
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity == trt.ILogger.WARNING:
-                self.warnings[message] = None
-            elif severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.last_error = message
-
-    return Log()
-
-
-def _monitor(library: Library, progress: Progress) -> Any:
-    """A progress monitor that reports the outer phases, a few times a second at most."""
-
-    class Monitor(library.module.IProgressMonitor):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self._phases: dict[str, tuple[int, int]] = {}  # name -> (depth, steps)
-            self._told = 0.0
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            depth = self._phases[parent_phase][0] + 1 if parent_phase in self._phases else 0
-            self._phases[phase_name] = (depth, num_steps)
-            if depth < _TOP_PHASES:
-                progress(phase_name, 0.0)
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            depth, steps = self._phases.get(phase_name, (0, 1))
-            now = time.perf_counter()
-            if depth < _TOP_PHASES and now - self._told > 0.1:
-                self._told = now
-                progress(phase_name, (step + 1) / max(steps, 1))
-            return True
-
-        def phase_finish(self, phase_name: str) -> None:
-            self._phases.pop(phase_name, None)
-
-    return Monitor()
+        send(_Failure(type(error), error.subject, error.received, error.expected, error.remedy))
+    except Exception as error:
+        send(_Unexpected(f"{type(error).__name__}: {error}"))

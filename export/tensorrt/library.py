@@ -28,7 +28,7 @@ class Library:
 
     @property
     def version(self) -> str:
-        """Its version; engines run only with the one that built them, unless they are version-compatible."""
+        """Its version; engines run only with the one that built them."""
         return str(self.module.__version__)
 
     @property
@@ -46,7 +46,8 @@ class Library:
         """
         here = gpu_target()
         possible = self.targets or ((here,) if here else ())
-        expected = f"of {', '.join(possible)}" if possible else f"a machine with the GPU: {self.provider} builds there"
+        builds_there = f"a machine with the GPU: {self.provider} builds there"
+        expected = f"one or more of {', '.join(possible)}" if possible else builds_there
         if not targets and here is None:
             remedy = "name the GPUs to build for: --target-sm 86,89" if self.targets else None
             raise RequestError("--target-sm", received="nothing, and no GPU here", expected=expected, remedy=remedy)
@@ -55,7 +56,7 @@ class Library:
                 remedy = "--provider tensorrt builds for the GPU it runs on" if self.targets else None
                 subject = f"--target-sm: {self.provider} {self.version} does not build for it"
                 raise RequestError(subject, received=target, expected=expected, remedy=remedy)
-        return tuple(dict.fromkeys(targets)) or (str(here),)
+        return tuple(sorted(set(targets), key=lambda target: int(target[2:]))) or (str(here),)
 
     def create_network(self, builder: Any) -> Any:
         """An empty, strongly typed network: each layer computes in the types that the graph gives its tensors."""
@@ -70,22 +71,22 @@ class Library:
             for index, target in enumerate(targets):
                 config.set_compute_capability(self.module.ComputeCapability.__members__[target.upper()], index)
 
-    def set_version_compatible(self, config: Any) -> None:
-        """Let later versions, and the lean runtime (which brings itself along), run the engine.
+    def check_options(self, *, version_compatible: bool, timing_cache: bool) -> None:
+        """Raise RequestError for an option of TensorRT that TensorRT-RTX does not have.
 
-        Raises:
-            RequestError: this is TensorRT-RTX, whose builder refuses it.
+        RTX's builder refuses version compatibility. Since RTX 1.2, timing caches do nothing there: it measures nothing
+        while it builds, and two builds give the same bytes anyway.
         """
-        if self.provider != "tensorrt":
-            raise RequestError("--version-compatible", received=self.provider, expected="--provider tensorrt")
+        given = {"--version-compatible": version_compatible, "--timing-cache": timing_cache}
+        for option, asked in given.items():
+            if asked and self.provider != "tensorrt":
+                raise RequestError(option, received=f"--provider {self.provider}", expected="--provider tensorrt")
+
+    def set_version_compatible(self, config: Any) -> None:
+        """Let the lean runtime of the same version run the engine, which then does not bring that along itself."""
         flags = self.module.BuilderFlag
         config.set_flag(flags.VERSION_COMPATIBLE)
         config.set_flag(flags.EXCLUDE_LEAN_RUNTIME)
-
-    @property
-    def keeps_timings(self) -> bool:
-        """Whether timing caches make builds repeatable: RTX does not measure, its builds are repeatable anyway."""
-        return self.provider == "tensorrt"
 
 
 def is_tensorrt(provider: str) -> bool:

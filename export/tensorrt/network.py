@@ -15,7 +15,7 @@ from .library import Library
 _NUMPY_NAMES = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16", "INT64": "int64", "INT32": "int32"}
 
 #: The layers that take the time, by the name of their ``LayerType``.
-_HEAVY = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "ATTENTION_OUTPUT")
+_HEAVY = ("ATTENTION_OUTPUT", "CONVOLUTION", "DECONVOLUTION", "EINSUM", "MATRIX_MULTIPLY")
 
 _SOURCE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")  # in the metadata that the parser gives a layer
 
@@ -69,22 +69,26 @@ def check_interface(component: str, network: Any, inputs: Sequence[TensorSpec], 
 
 
 def check_types(component: str, network: Any, types: Mapping[str, str]) -> int:
-    """Check that every heavy layer computes in the type its ONNX node has, and return how many there are.
+    """Check that every heavy layer computes in the type its ONNX node should, and return how many there are.
 
-    ``types`` has the type of every heavy node of the graph (see ``heavy_nodes``). A network that is parsed, built and
-    run in fp32 although the graph says fp16 gives no error anywhere else.
+    ``types`` has the type of every heavy node of the graph. A network that is parsed, built and run in fp32 although
+    fp16 was meant gives no error anywhere else.
 
     Raises:
-        ExportError: a layer of another type, or a node that no layer comes from.
+        ExportError: a layer of another type, a node that no layer comes from, or a layer that comes from none.
     """
     layers = list(_heavy_layers(network))
-    wrong = [f"{node} in {type_}, not {types[node]}" for node, type_ in layers if types.get(node, type_) != type_]
+    wrong = [
+        f"{node} in {type_}, not {types.get(node, 'in the graph')}"
+        for node, type_ in layers
+        if types.get(node) != type_
+    ]
     missing = types.keys() - {node for node, _ in layers}
     if wrong or missing:
         raise ExportError(
             f"{component}: the network does not compute as the graph says",
             received="; ".join([*wrong[:5], *(f"no layer for {node}" for node in sorted(missing)[:5])]),
-            expected=f"all {len(types)} convolutions, products and attentions in the graph's types",
+            expected=f"all {len(types)} convolutions, products and attentions in their types",
         )
     return len(layers)
 

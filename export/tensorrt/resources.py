@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...runtime.errors import OutputError, RunError
@@ -26,22 +28,63 @@ def engine_size(weights: int) -> int:
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process can still get: the system's, or what its container (cgroup v2) leaves."""
+    """Bytes of memory that this process can still get: the system's, or the least that its containers leave it."""
     lines = (proc / "meminfo").read_text(encoding="ascii").splitlines()
     fields = {name: int(rest.split()[0]) * 1024 for name, rest in (line.split(":", 1) for line in lines)}
-    available = fields["MemAvailable"]
+    return min([fields["MemAvailable"], *_left_in_cgroups(proc, cgroup)])
+
+
+@dataclass(frozen=True)
+class _Accounting:
+    """Where a version of cgroups keeps its figures; ``prefix`` is that of figures which include the groups below."""
+
+    limit: str
+    used: str
+    prefix: str
+
+
+_V1 = _Accounting("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+_V2 = _Accounting("memory.max", "memory.current", "")
+
+
+def _left_in_cgroups(proc: Path, cgroup: Path) -> Iterator[int]:
+    """What is left in each cgroup with a limit that this process is in: its own, and those above.
+
+    Pages of files count as used there, and are given up as soon as memory is asked for: they are left as well.
+    """
     try:
-        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        used = int((cgroup / "memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return available
-    return available if limit == "max" else min(available, int(limit) - used)
+        lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for _, controllers, path in (line.split(":", 2) for line in lines):
+        if controllers not in ("", "memory"):
+            continue
+        accounting, root = (_V1, cgroup / "memory") if controllers else (_V2, cgroup)
+        own = root / path.lstrip("/")
+        # A container may see its own group at the root, whatever the path outside of it is.
+        for group in (own, *(parent for parent in own.parents if parent.is_relative_to(root))):
+            try:
+                limit = (group / accounting.limit).read_text(encoding="ascii").strip()
+                if limit == "max":
+                    continue
+                used = int((group / accounting.used).read_text(encoding="ascii"))
+                stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+            except OSError:  # not there: the root of v2, a group outside the container
+                continue
+            cached = sum(int(stat.get(f"{accounting.prefix}{kind}_file", 0)) for kind in ("inactive", "active"))
+            yield int(limit) - used + cached
 
 
-def peak_memory(proc: Path = Path("/proc")) -> int:
-    """The most bytes of memory that this program has had. (``getrusage`` would count those of whoever started it.)"""
-    lines = (proc / "self" / "status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+def peak_memory(process: Path = Path("/proc/self")) -> int:
+    """The most bytes of memory that a process has had, by default this one; 0 if it has ended.
+
+    (``getrusage`` would count those of whoever started it.)
+    """
+    try:
+        lines = (process / "status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
 def check_memory(component: str, weights: int) -> None:
@@ -56,16 +99,15 @@ def check_memory(component: str, weights: int) -> None:
         )
 
 
-def check_disk(folder: Path, sizes: dict[str, int]) -> None:
-    """Raise OutputError if engines for components with these bytes of weights do not fit on the folder's disk."""
-    needed = sum(engine_size(weights) for weights in sizes.values())
+def check_disk(folder: Path, needed: Mapping[str, int]) -> None:
+    """Raise OutputError if what components need (in bytes, by name) does not fit on the folder's disk."""
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    free, total = shutil.disk_usage(folder).free, sum(needed.values())
+    if total > free:
         raise OutputError(
-            f"{folder}: not enough room for the engines",
+            f"{folder}: not enough room for the bundle",
             received=f"{free / 1e9:.1f} GB free",
-            expected=f"about {needed / 1e9:.1f} GB for {', '.join(sizes)}",
+            expected=f"about {total / 1e9:.1f} GB for {', '.join(needed)}",
             remedy="make room or choose another --out",
         )

@@ -10,6 +10,7 @@ with the one asked for, since the launch on a machine without Triton has nothing
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import re
 import tempfile
@@ -25,7 +26,16 @@ from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from ...runtime.errors import ExportError
-from ..launch import INDEX_NAME, SCHEMA_VERSION, THREADS_PER_WARP, Argument, CompiledKernel, KernelIndex
+from ..launch import (
+    INDEX_NAME,
+    PTX,
+    PTX_CAPABILITY,
+    SCHEMA_VERSION,
+    THREADS_PER_WARP,
+    Argument,
+    CompiledKernel,
+    KernelIndex,
+)
 from . import denoise_step, guidance_statistics, image_from_decoded, pack_rows, philox_normal, pixels_from_image
 from .source import KernelSource
 
@@ -40,12 +50,11 @@ SOURCES: dict[str, KernelSource] = {
 }
 #: A100; A10 and RTX 30; L4, L40 and RTX 40; H100 and H200; B200; RTX 50. A cubin from sm90 on runs on that one only.
 TARGETS = ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120")
-PTX = "ptx"
 
 _TRITON_DTYPES = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 _POINTER_BYTES = 16  # what every buffer's address is a multiple of
-#: PTX for the oldest target and the driver of CUDA 12.0: what newer GPUs and drivers compile for themselves.
-_PTX_CAPABILITY, _PTX_VERSION = 80, 80
+#: PTX of CUDA 12.0: what newer GPUs and drivers compile for themselves.
+_PTX_VERSION = 80
 _ENTRY = re.compile(r"\.visible \.entry (\w+)\((.*?)\)", re.DOTALL)
 _PARAMETER = re.compile(r"\.param \.([a-z]\d+)( \.ptr)?")
 _PTX_TYPES = {"i32": "u32", "i64": "u64"}
@@ -66,18 +75,33 @@ def compile_kernels(
         ExportError: Triton interprets kernels in this process, or made something that cannot be launched.
     """
     out.mkdir(parents=True, exist_ok=True)
+    targets = targets or (*TARGETS, PTX)
     compiled = []
     with _reproducible():
         for name in sorted(names or SOURCES):
             source = SOURCES[name]
             of_dtypes: list[str | None] = [dtype for dtype in source.dtypes if dtype in dtypes or not dtypes]
-            for dtype, target in itertools.product(of_dtypes or [None], targets or (*TARGETS, PTX)):
+            for dtype, target in itertools.product(of_dtypes or [None], targets):
                 kernel, code = _compile(name, source, dtype, target)
                 (out / kernel.file).write_bytes(code)
                 compiled.append(kernel)
-    index = KernelIndex(schema_version=SCHEMA_VERSION, triton=triton.__version__, kernels=tuple(compiled))
+    index = KernelIndex(schema_version=SCHEMA_VERSION, key=kernels_key(targets, dtypes), kernels=tuple(compiled))
     (out / INDEX_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b"\n")
     return index
+
+
+def kernels_key(targets: Sequence[str], dtypes: Sequence[str]) -> dict[str, str]:
+    """What compiled kernels depend on, by name."""
+    folder = Path(__file__).parents[1]
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        total.update(path.read_bytes())
+    return {
+        "kernel sources": total.hexdigest(),
+        "triton": triton.__version__,
+        "targets": ", ".join(targets),
+        "dtypes": ", ".join(dtypes or _TRITON_DTYPES),
+    }
 
 
 def _compile(name: str, source: KernelSource, dtype: str | None, target: str) -> tuple[CompiledKernel, bytes]:
@@ -91,7 +115,7 @@ def _compile(name: str, source: KernelSource, dtype: str | None, target: str) ->
     options: dict[str, Any] = {"num_warps": source.num_warps, "enable_fp_fusion": False}
     if target == PTX:
         options["ptx_version"] = _PTX_VERSION
-    capability = _PTX_CAPABILITY if target == PTX else int(target.removeprefix("sm"))
+    capability = PTX_CAPABILITY if target == PTX else int(target.removeprefix("sm"))
     made = triton.compile(
         _ast(source, arguments),
         target=GPUTarget("cuda", capability, THREADS_PER_WARP),

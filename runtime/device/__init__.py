@@ -1,1 +1,1 @@
-"""What computes: the GPU and its driver."""
+"""What computes: the host or a GPU, behind one interface."""

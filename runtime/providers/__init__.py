@@ -4,59 +4,86 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import BundleError, MissingDependencyError, RequestError
+from ..device.interface import Device, DeviceEngine
+from ..errors import MissingDependencyError
+from ..manifest import EngineRecord
 
-#: Provider name -> (module of this package, the library it needs, the extra that installs it), in order of preference.
-PROVIDERS: dict[str, tuple[str, str, str]] = {
-    "onnxruntime-cpu": ("onnxruntime", "onnxruntime", "cpu"),
+
+@dataclass(frozen=True)
+class ProviderInfo:
+    """A provider's ``module`` in this package, and the ``libraries`` any of which it can use: Python module -> what to
+    install. ``has_options`` says that its library has settings which ``load`` passes on.
+    """
+
+    module: str
+    libraries: Mapping[str, str]
+    needs_gpu: bool = True
+    has_options: bool = False
+
+
+_NVIDIA_INDEX = "with NVIDIA's package index as an extra index: --extra-index-url https://pypi.nvidia.com"
+
+#: Every provider by its name, in order of preference.
+PROVIDERS = {
+    "tensorrt": ProviderInfo(
+        "tensorrt",
+        {
+            "tensorrt": f"pip install 'latentrt[tensorrt]', {_NVIDIA_INDEX}",
+            "tensorrt_lean": "pip install 'latentrt[tensorrt-lean]'",
+        },
+    ),
+    "tensorrt-rtx": ProviderInfo("tensorrt", {"tensorrt_rtx": "pip install 'latentrt[tensorrt-rtx]'"}),
+    "onnxruntime-cuda": ProviderInfo(
+        "onnxruntime_cuda", {"onnxruntime": "pip install 'latentrt[cuda]'"}, has_options=True
+    ),
+    "onnxruntime-cpu": ProviderInfo("onnxruntime", {"onnxruntime": "pip install 'latentrt[cpu]'"}, needs_gpu=False),
 }
 
 
-class Engine(Protocol):
+class Engine(DeviceEngine, Protocol):
     """One loaded engine. Safe to call from several threads at once."""
-
-    component: str
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run on the inputs of the component's contract; returns its outputs by name."""
 
     def close(self) -> None:
-        """Release what the engine holds. A closed engine cannot run."""
+        """Release what the engine holds, once the calls that are in it have ended. A closed engine cannot run."""
 
 
 class Provider(Protocol):
     """What a provider's module offers."""
 
-    def load_engine(self, bundle: Bundle, component: str, *, threads: int) -> Engine:
-        """Load one engine of a bundle."""
+    def check(self, records: Iterable[EngineRecord]) -> None:
+        """Check that the provider's library, as it is installed here, can run these engines.
 
+        Raises:
+            MissingDependencyError: none of its libraries is installed.
+            EngineError: what is installed cannot run them.
+        """
 
-def choose_provider(bundle: Bundle, provider: str) -> str:
-    """The provider to run a bundle with; ``"auto"`` is the first that the bundle has engines for.
+    def open_device(self, bundle: Bundle) -> Device:
+        """The device that the provider's engines run on.
 
-    Raises:
-        RequestError: a name that is not a provider.
-        BundleError: the bundle holds no engines for it.
-    """
-    if provider not in ("auto", *PROVIDERS):
-        raise RequestError("provider", received=repr(provider), expected=f"auto or one of {', '.join(PROVIDERS)}")
-    for name in PROVIDERS if provider == "auto" else (provider,):
-        if bundle.engines(name):
-            return name
-    held = sorted({engine.provider for engine in bundle.manifest.engines})
-    raise BundleError(
-        f"{bundle.path}: no engines for {provider}",
-        received=", ".join(held) or "a bundle without engines (--onnx-only)",
-        expected=" or ".join(PROVIDERS) if provider == "auto" else provider,
-        remedy="build them: latentrt build-engines CHECKPOINT --out BUNDLE --provider PROVIDER",
-    )
+        Raises:
+            EngineError: there is none, or its driver refuses.
+        """
+
+    def load_engine(
+        self, bundle: Bundle, record: EngineRecord, *, device: Device, threads: int, options: Mapping[str, str]
+    ) -> Engine:
+        """Load one engine of a bundle. ``options`` are the library's own, by its names for them.
+
+        Raises:
+            EngineError: the provider's library refuses it.
+        """
 
 
 def import_provider(name: str) -> Provider:
@@ -65,15 +92,21 @@ def import_provider(name: str) -> Provider:
     Raises:
         MissingDependencyError: its library is not installed.
     """
-    module, library, extra = PROVIDERS[name]
+    info = PROVIDERS[name]
     try:
-        provider: Provider = importlib.import_module(f".{module}", __name__)
+        provider: Provider = importlib.import_module(f".{info.module}", __name__)
     except ModuleNotFoundError as error:
-        if error.name != library:
+        if error.name not in info.libraries:
             raise
-        remedy = f"install it: pip install 'latentrt[{extra}]'"
-        raise MissingDependencyError(f"the provider {name} needs {library}", remedy=remedy) from None
+        raise missing_library(name) from None
     return provider
+
+
+def missing_library(name: str) -> MissingDependencyError:
+    """The error for a provider none of whose libraries is installed."""
+    libraries = PROVIDERS[name].libraries
+    remedy = "install it: " + " or ".join(libraries.values())
+    return MissingDependencyError(f"the provider {name} needs {' or '.join(libraries)}", remedy=remedy)
 
 
 def available_threads() -> int:

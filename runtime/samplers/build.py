@@ -25,6 +25,7 @@ from .trace import Trace
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
+LARGEST_INTEGER = 2**63 - 1
 LONGEST_HISTORY = 5  # of stored outputs: what the kernels that run a table keep
 
 
@@ -66,13 +67,22 @@ def build_table(
 
 def plain(name: str, value: object) -> Value:
     """An argument as a number, a text or a tuple of numbers, which can be compared and cached."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, np.ndarray | np.generic):
-        return plain(name, value.tolist())
+        value = value.tolist()
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return in_range(name, value)
     if isinstance(value, Sequence) and all(isinstance(item, int | float) for item in value):
-        return tuple(value)
+        return tuple(in_range(name, item) for item in value)
     raise RequestError(f"{name} is no number, text or list of numbers", received=repr(value)[:80])
+
+
+def in_range(name: str, value: float) -> float:
+    """A number that numpy can hold; Python's own integers have no end."""
+    if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
+        raise RequestError(f"{name} is too large", received=f"an integer of {value.bit_length()} bits")
+    return value
 
 
 @lru_cache(maxsize=512)

@@ -37,6 +37,9 @@ def changed(bundle: Path, target: Path, change: Callable[[Manifest], Manifest]) 
         (Wishes(sizes=((100, 128),)), "--size: width | received: 100"),
         (Wishes(steps=(0,)), "--steps | received: 0"),
         (Wishes(images=(1, 0)), "--images | received: 0"),
+        (Wishes(load_seconds=0.0), "--load-seconds | received: 0.0"),
+        (Wishes(threads=0), "--threads | received: 0"),
+        (Wishes(provider="cuda"), "provider | received: 'cuda'"),
     ],
 )
 def test_wishes_that_cannot_be_met(wishes: Wishes, message: str, emoji_bundle: Path, emoji_checkpoint: Path) -> None:
@@ -66,6 +69,27 @@ def test_another_family_is_refused_even_so(emoji_bundle: Path, emoji_checkpoint:
     with pytest.raises(RequestError) as error:
         prepare(bundle, emoji_checkpoint, Wishes(allow_different_weights=True))
     assert "another family | received: sdxl | expected: sd1" in str(error.value)
+
+
+def test_only_pictures_from_texts_are_compared(emoji_bundle: Path, emoji_checkpoint: Path, tmp_path: Path) -> None:
+    bundle = changed(
+        emoji_bundle, tmp_path / "bundle", lambda manifest: msgspec.structs.replace(manifest, task="inpainting")
+    )
+    with pytest.raises(RequestError) as error:
+        prepare(bundle, emoji_checkpoint, Wishes())
+    assert "received: inpainting | expected: a bundle for text-to-image" in str(error.value)
+
+
+def test_providers_that_cannot_run_here_are_told(emoji_bundle: Path, emoji_checkpoint: Path, tmp_path: Path) -> None:
+    def change(manifest: Manifest) -> Manifest:
+        engines = [
+            msgspec.structs.replace(engine, provider="tensorrt-rtx", targets=("sm10",)) for engine in manifest.engines
+        ]
+        return msgspec.structs.replace(manifest, engines=(*manifest.engines, *engines))
+
+    prepared = prepare(changed(emoji_bundle, tmp_path / "bundle", change), emoji_checkpoint, Wishes())
+    assert prepared.plan.provider == "onnxruntime-cpu"
+    assert "GPU" in {gone.side.name: gone.reason for gone in prepared.missing}["latentrt-tensorrt-rtx"]
 
 
 def test_missing_bundles_and_checkpoints_are_named(emoji_bundle: Path, emoji_checkpoint: Path, tmp_path: Path) -> None:

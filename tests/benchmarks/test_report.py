@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from typing import get_args
+
+import msgspec
 
 from latentrt.benchmarks.plots import plots
 from latentrt.benchmarks.report_html import AMPLIFIED, difference_png, html
 from latentrt.benchmarks.report_markdown import markdown, summary
-from latentrt.benchmarks.results import Results
+from latentrt.benchmarks.results import Memory, Picture, Record, Results
 from latentrt.benchmarks.suites.quality import pixels_from_png
 from latentrt.benchmarks.tables import all_tables, headline
+from latentrt.benchmarks.tables_costs import efficiency, memory, overhead
 
 from .small_results import png, results_with
+
+SHADES = {"diffusers": 100, "latentrt": 103}
 
 
 def test_the_headline_has_every_side_with_its_ratio(results: Results) -> None:
@@ -25,14 +31,15 @@ def test_the_headline_has_every_side_with_its_ratio(results: Results) -> None:
 
 def test_every_table_is_rectangular(results: Results) -> None:
     tables = all_tables(results)
-    assert len(tables) == 14
+    assert len(tables) == 17
     for table in tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}, table.heading
 
 
 def test_markdown_says_what_to_be_careful_about() -> None:
     text = markdown(results_with(partial="throughput"), ())
-    assert "**Partial**: the run was interrupted during throughput." in text
+    assert "**Partial**: the run stopped during throughput." in text
+    assert "**Partial**: not measured: diffusers 9 callers." in text
     assert "The machine was steady" in text
     assert "latentrt bench build/emoji --reference examples/emoji --out 'a report'" in text
     assert summary(results_with()) in markdown(results_with(), ())
@@ -47,6 +54,45 @@ def test_html_needs_nothing_else(results: Results) -> None:
     assert "prefers-color-scheme: dark" in page
     assert "@media print" in page
     assert page == html(results, plots(results))  # the same results give the same file
+
+
+def test_a_run_that_stopped_anywhere_has_a_report(results: Results) -> None:
+    kinds: list[type] = []
+    for i, record in enumerate(results.records):
+        if type(record) not in kinds:  # the first of its kind is the last that there is
+            kinds.append(type(record))
+            stopped = msgspec.structs.replace(results, partial="something", records=results.records[: i + 1])
+            page = html(stopped, plots(stopped))
+            assert "the run stopped during something" in page
+    assert len(kinds) == len(get_args(Record))
+
+
+def test_every_picture_of_a_call_is_beside_that_of_the_reference(results: Results) -> None:
+    records = [Picture(side, "call", "a fox", png(value), i) for i in range(2) for side, value in SHADES.items()]
+    page = html(msgspec.structs.replace(results, records=tuple(records)), ())
+    assert page.count(png(SHADES["diffusers"])) == 2
+    assert page.count(difference_png(*(png(SHADES[side]) for side in ("diffusers", "latentrt")))) == 2
+
+
+def test_memory_of_a_gpu_has_columns_only_where_there_is_one(results: Results) -> None:
+    assert len(memory(results).columns) == 3
+    on_gpu = Memory("latentrt", 10**8, 2 * 10**8, 3 * 10**9, 4 * 10**9)
+    table = memory(msgspec.structs.replace(results, records=(on_gpu,)))
+    assert table.columns[3:] == ("GPU, after loading", "GPU, peak of one call")
+    assert table.rows[0][3:] == ("3000 MB", "4000 MB")
+
+
+def test_waits_for_the_device_are_told_by_step(results: Results) -> None:
+    assert overhead(results).rows[-2:] == (
+        ("buffers that a warm call takes from the device", "0"),
+        ("waits for the device, per step", "1.25"),
+    )
+
+
+def test_whole_calls_are_set_beside_the_peak_and_the_bound(results: Results) -> None:
+    ours, theirs = efficiency(results).rows
+    assert ours == ("Latentrt", "20 GFLOP/s", "10%", "40%")  # 2 GFLOP in 100 ms, of 200 GFLOP/s and of 40 ms
+    assert theirs[2:] == ("3%", "13%")
 
 
 def test_text_of_others_cannot_become_markup(results: Results) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from latentrt.benchmarks.results import Results, Run, encode_results, read_results
+from latentrt.benchmarks.results import Build, Picture, Results, Run, encode_results, read_results, write_results
 from latentrt.runtime.errors import RequestError
 
 
@@ -14,6 +15,28 @@ def test_results_come_back_as_they_were_written(results: Results, tmp_path: Path
     (tmp_path / "results.json").write_bytes(encode_results(results))
     assert read_results(tmp_path) == results
     assert read_results(tmp_path / "results.json") == results
+
+
+def test_results_of_the_first_schema_are_read(results: Results, tmp_path: Path) -> None:
+    old = msgspec.json.decode(encode_results(results))
+    old["schema_version"] = 1
+    old["records"] = [record for record in old["records"] if record["type"] != "Failure"]
+    for record in old["records"]:
+        for name in ("image", "stages", "precision", "device", "device_loaded_bytes", "device_peak_bytes"):
+            record.pop(name, None) if record["type"] != "Run" else None
+    (tmp_path / "results.json").write_bytes(msgspec.json.encode(old))
+    read = read_results(tmp_path)
+    assert read.of(Run) == results.of(Run)
+    assert read.of(Picture) == results.of(Picture)
+    assert read.of(Build)[0].stages == {}
+
+
+def test_a_reader_finds_the_old_results_or_the_new_ones(results: Results, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_results(results, path)
+    write_results(msgspec.structs.replace(results, partial="latency"), path)
+    assert read_results(path).partial == "latency"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_run_is_left_out(results: Results) -> None:
@@ -27,6 +50,7 @@ def test_no_run_is_left_out(results: Results) -> None:
         ('{"schema_version": 99}', "another schema | received: version 99"),
         ("not JSON", "not a result"),
         ('{"schema_version": 1}', "not a result"),
+        ('{"schema_version": 2}', "not a result"),
         ('{"workload": {}}', "not a result"),
     ],
 )

@@ -31,7 +31,8 @@ def test_reading_weights_bounds_the_text_encoders(emoji_bundle: Path) -> None:
     assert text.seconds == pytest.approx(text.bytes / PEAKS.copy)
 
 
-def test_without_guidance_a_step_is_half_the_work(emoji_bundle: Path) -> None:
+@pytest.mark.parametrize("guidance_scale", [1.0, 0.5, 0.0])
+def test_without_guidance_a_step_is_half_the_work(guidance_scale: float, emoji_bundle: Path) -> None:
     bundle = open_bundle(emoji_bundle, verify=False)
-    alone = bounds(bundle, msgspec.structs.replace(WORKLOAD, guidance_scale=1.0), PEAKS)[1]
+    alone = bounds(bundle, msgspec.structs.replace(WORKLOAD, guidance_scale=guidance_scale), PEAKS)[1]
     assert alone.flops == pytest.approx(bounds(bundle, WORKLOAD, PEAKS)[1].flops / 2, rel=0.01)

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
+import msgspec
 import pytest
 
 from latentrt.benchmarks import run as run_module
-from latentrt.benchmarks.prepare import Wishes, prepare
-from latentrt.benchmarks.results import Bound, Difference, Peaks, Picture, Record, Run, read_results
-from latentrt.benchmarks.run import Recorder, amount, measure
+from latentrt.benchmarks.baselines import Installed
+from latentrt.benchmarks.prepare import Prepared, Wishes, prepare
+from latentrt.benchmarks.recorder import Recorder
+from latentrt.benchmarks.results import (
+    Bound,
+    Difference,
+    Failure,
+    Overhead,
+    Peaks,
+    Picture,
+    Record,
+    Run,
+    Size,
+    read_results,
+)
+from latentrt.benchmarks.run import Stopped, amount, measure
+from latentrt.benchmarks.workload import Ask, Done, Ready, Start
 from latentrt.runtime.cli import main
+from latentrt.runtime.errors import RunError
 
 SHORTEST = Wishes(
     suites=("latency",), sides=("diffusers",), steps=(1,), threads=1, runs=1, warm_up=0, cold_runs=0, prompts=("a fox",)
@@ -23,7 +42,7 @@ def no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Peaks as they might be; measuring them takes seconds."""
     from latentrt.benchmarks.suites import limit
 
-    monkeypatch.setattr(limit, "measure_peaks", lambda threads: Peaks(1e11, "numpy", 1e10, threads))
+    monkeypatch.setattr(limit, "measure_peaks", lambda threads, device, precision: Peaks(1e11, "numpy", 1e10, threads))
 
 
 @pytest.mark.usefixtures("no_peaks")
@@ -33,8 +52,8 @@ def test_from_the_command_line_to_a_report(
     status = main(
         [
             "bench", str(emoji_bundle), "--reference", str(emoji_checkpoint), "--out", str(tmp_path), "--side",
-            "diffusers", "--suite", "latency", "--suite", "quality", "--runs", "1", "--warm-up", "0", "--cold-runs",
-            "0", "--threads", "1", "--steps", "1", "--prompt", "a fox",
+            "diffusers", "--suite", "latency", "--suite", "overhead", "--suite", "quality", "--runs", "1", "--warm-up",
+            "0", "--cold-runs", "0", "--threads", "1", "--steps", "1", "--prompt", "a fox", "--images", "2",
         ]
     )  # fmt: skip
     assert status == 0
@@ -45,32 +64,150 @@ def test_from_the_command_line_to_a_report(
     assert [(run.side, run.phase) for run in results.of(Run)] == [
         ("latentrt", "first"), ("diffusers", "first"), ("latentrt", "measured"), ("diffusers", "measured"),
     ]  # fmt: skip
-    (difference,) = results.of(Difference)
-    assert difference.latents_max_abs < 1e-4
-    assert difference.pixels_max <= 1
-    assert len(results.of(Picture)) == 2
+    (overhead,) = results.of(Overhead)
+    assert overhead.allocations == 0
+    assert overhead.seconds > overhead.outside_engines_seconds > 0
+    assert [difference.image for difference in results.of(Difference)] == [0, 1]
+    for difference in results.of(Difference):
+        assert difference.latents_max_abs < 1e-4
+        assert difference.pixels_max <= 1
+    assert [(picture.side, picture.image) for picture in results.of(Picture)] == [
+        ("latentrt", 0), ("latentrt", 1), ("diffusers", 0), ("diffusers", 1),
+    ]  # fmt: skip
     kinds = [type(record) for record in results.records]
     assert kinds.index(Bound) < kinds.index(Run)  # the bound is known before the measurement
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert "| LatentRT |" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.usefixtures("no_peaks")
+@pytest.fixture
+def prepared(emoji_bundle: Path, emoji_checkpoint: Path) -> Prepared:
+    """The shortest run."""
+    return prepare(emoji_bundle, emoji_checkpoint, SHORTEST)
+
+
+class Loading:
+    """As much of a side's process as being measured needs; ``answers`` says what comes of a call."""
+
+    answers: ClassVar[Callable[[str, Ask], Done]] = staticmethod(lambda name, ask: DONE)
+
+    def __init__(self, installed: Installed, start: Start):
+        self.side = installed.side
+        self.ended = False
+        self.ready = Ready(0.1, 0.0, 1, 0, True, {}, {})
+
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended = True
+
+    def draw(self, ask: Ask) -> Done:
+        return type(self).answers(self.side.name, ask)
+
+
+DONE = Done(0.1, {"denoise": 0.05}, 1)
+
+
+@pytest.fixture
+def no_processes(no_peaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sides that are measured without being there."""
+    monkeypatch.setattr(run_module, "Worker", Loading)
+
+
+@pytest.mark.usefixtures("no_processes")
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_what_was_measured_before_an_interruption_is_kept(
-    emoji_bundle: Path, emoji_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    stop: BaseException, status: int, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_load", lambda *arguments: iter(()))  # no process is needed to be interrupted
+    def interrupted(name: str, ask: Ask) -> Done:
+        if name == "diffusers":
+            raise stop
+        return DONE
 
-    def interrupt(record: Record) -> None:
-        if isinstance(record, Bound):
-            raise KeyboardInterrupt
+    monkeypatch.setattr(Loading, "answers", staticmethod(interrupted))
+    kept: list[tuple[int, str]] = []
+    recorder = Recorder(keep=lambda records, during: kept.append((len(records), during)))
+    assert measure(prepared.plan, prepared.suites, (), recorder) == Stopped("warming up", status)
+    assert [type(record) for record in recorder.records][-1] is Run
+    assert [during for _, during in kept] == ["starting", "limit", "loading", "warming up"]
 
-    prepared = prepare(emoji_bundle, emoji_checkpoint, SHORTEST)
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_call_that_fails_is_recorded_once_and_the_rest_is_measured(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_two(name: str, ask: Ask) -> Done:
+        if name == "diffusers" and ask.workload.images == 2:
+            raise RunError("diffusers failed", received="out of memory")
+        return DONE
+
+    monkeypatch.setattr(Loading, "answers", staticmethod(without_two))
+    work = prepared.plan.workload
+    two = msgspec.structs.replace(work, images=2)
+    plan = replace(prepared.plan, variations=(two, msgspec.structs.replace(work, num_inference_steps=2)), runs=2)
     recorder = Recorder()
-    partial = measure(prepared.plan, prepared.suites, prepared.missing, recorder, seen=interrupt)
-    results = prepared.results(["latentrt"], recorder.records, partial)
-    assert results.partial == "starting"
-    assert len(results.of(Bound)) == 1
+    assert measure(plan, prepared.suites, (), recorder) is None
+    assert [(failed.side, failed.what) for failed in recorder.failures] == [
+        ("diffusers", f"{two.label}, first"),
+        ("diffusers", f"{two.label}, measured"),
+    ]
+    runs = [record for record in recorder.records if isinstance(record, Run)]
+    assert {(run.side, run.case) for run in runs if run.phase == "measured"} >= {
+        ("latentrt", two.label), ("diffusers", plan.variations[1].label),
+    }  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_a_suite_that_breaks_takes_no_other_with_it(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(plan: object, workers: object) -> Iterator[Record]:
+        yield Size("bundle", 1)
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setitem(run_module.SUITES, "memory", run_module.Suite(broken, lambda plan: 1))
+    recorder = Recorder()
+    assert measure(prepared.plan, ("memory", "latency"), (), recorder) is None
+    assert recorder.failures == [Failure("", "memory", "ZeroDivisionError: division by zero")]
+    kinds = [type(record) for record in recorder.records]
+    assert kinds.index(Size) < kinds.index(Failure) < len(kinds) - 1 - kinds[::-1].index(Run)
+
+
+@pytest.mark.usefixtures("no_peaks")
+def test_without_the_reference_there_is_nothing_to_compare(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(Loading):
+        def __init__(self, installed: Installed, start: Start):
+            if installed.side.name == "diffusers":
+                raise RunError("diffusers ended or went silent")
+            super().__init__(installed, start)
+
+    monkeypatch.setattr(run_module, "Worker", Refused)
+    recorder = Recorder()
+    assert measure(prepared.plan, prepared.suites, (), recorder) == Stopped("loading", 1)
+    assert [(failed.side, failed.what) for failed in recorder.failures] == [("diffusers", "loading")]
+    assert Bound in [type(record) for record in recorder.records]
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_the_status_tells_of_failures(
+    emoji_bundle: Path, emoji_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(name: str, ask: Ask) -> Done:
+        raise RunError(f"{name} failed", received="no memory")
+
+    command = [
+        "bench", str(emoji_bundle), "--reference", str(emoji_checkpoint), "--out", str(tmp_path), "--side",
+        "diffusers", "--suite", "memory", "--runs", "1", "--warm-up", "0", "--steps", "1",
+    ]  # fmt: skip
+    assert main(command) == 0
+    monkeypatch.setattr(Loading, "answers", staticmethod(failing))
+    assert main(command) == 1
+    results = read_results(tmp_path)
+    assert results.partial is None
+    assert [failed.what for failed in results.of(Failure)][-2:] == ["memory", "memory"]
+    assert "not measured: latentrt" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert main(["bench", "report", str(tmp_path), "--out", str(tmp_path / "again")]) == 0
+    again = (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
+    assert again == (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_the_amount_of_work_is_known_beforehand(emoji_bundle: Path, emoji_checkpoint: Path) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from latentrt.benchmarks import device_memory
+from latentrt.benchmarks.device_memory import DeviceMemory
 from latentrt.benchmarks.sides.drawer import Drawer, Drawn, initial_latents
-from latentrt.benchmarks.worker import arrivals, encoded_array, memory, serve
-from latentrt.benchmarks.workload import Ask, Load
+from latentrt.benchmarks.suites.quality import pixels_from_png
+from latentrt.benchmarks.worker import answer, arrivals, encoded_array, memory, reply_to, serve
+from latentrt.benchmarks.workload import Ask, Failed, Load
 
 from .small_results import WORKLOAD
 
@@ -48,6 +53,56 @@ def test_an_open_loop_counts_from_the_arrival_and_leaves_nobody_out() -> None:
     assert [arrival for arrival, _, _ in served.requests] == arrivals(40.0, 0.3, 3)
     waits = [start - arrival for arrival, start, _ in served.requests]
     assert waits[-1] > 0.1  # 40 a second arrive where 20 can be served
+
+
+@pytest.mark.parametrize("rate", [None, 40.0])
+def test_what_a_call_raises_is_not_lost_in_its_thread(rate: float | None) -> None:
+    calls = 0
+
+    def draw(ask: Ask) -> Drawn:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise MemoryError("no more")
+        return Drawn({}, [], None, lambda folder: None)
+
+    with pytest.raises(MemoryError, match="no more"):
+        serve(Drawer(draw, {}, {}, concurrent=True), Load(WORKLOAD, 0.2, 2, rate))
+
+
+def test_a_failed_call_is_an_answer(tmp_path: Path) -> None:
+    def draw(ask: Ask) -> Drawn:
+        raise ValueError("no such size")
+
+    reply = answer(Drawer(draw, {}, {}), Ask(WORKLOAD), tmp_path, DeviceMemory())
+    assert reply == Failed("ValueError: no such size")
+
+
+def test_pictures_are_given_in_the_order_they_were_drawn(tmp_path: Path) -> None:
+    shades = [Image.new("L", (1, 1), i) for i in range(12)]
+
+    def save(folder: Path) -> None:
+        for i, shade in enumerate(shades):
+            shade.save(folder / f"picture-{i}.png")
+
+    drawer = Drawer(lambda ask: Drawn({}, shades, None, save), {}, {})
+    pictures = reply_to(drawer, Ask(WORKLOAD, give="pictures"), tmp_path).pictures
+    assert [int(pixels_from_png(png)[0, 0, 0]) for png in pictures] == list(range(12))
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_of_a_gpu_is_what_this_process_took_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = 500
+    monkeypatch.setattr(device_memory, "used_bytes", lambda: used)
+    memory_of = DeviceMemory()
+    with memory_of.counted():
+        used += 100
+    used += 7  # another process's
+    with memory_of.counted(watch=True):
+        used += 50
+        time.sleep(0.05)
+        used -= 30
+    assert (memory_of.own, memory_of.peak) == (120, 150)
 
 
 def test_arrivals_are_a_poisson_process() -> None:

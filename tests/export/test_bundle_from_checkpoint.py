@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
+import msgspec
 import onnx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentrt.export import build_graph
+from latentrt.export import build_graph, graph_gate
 from latentrt.export import components as components_module
 from latentrt.export.build_engine import EngineOptions
-from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
+from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
+from latentrt.export.checkpoint import read_checkpoint
+from latentrt.export.components_from_checkpoint import components_from_checkpoint
 from latentrt.export.events import BuildEvent
 from latentrt.export.profiles import Batch
 from latentrt.export.store import BundleWriter
 from latentrt.runtime.bundle import open_bundle
-from latentrt.runtime.errors import CheckpointError, GateError, LatentRTError, RequestError
+from latentrt.runtime.errors import CheckpointError, GateError, LatentRTError, OutputError, RequestError
+from latentrt.runtime.manifest import Manifest, encode_manifest
 
-NAMES = ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder", "vae_encoder"]
+NAMES = ["text_encoder", "text_encoder_2", "vae_encoder", "denoiser", "vae_decoder"]
 TEXT = BuildOptions(components=("text_encoder",))
 
 
@@ -94,7 +101,7 @@ def test_one_component_alone_and_the_stages_it_goes_through(tiny_checkpoint: Pat
     events: list[BuildEvent] = []
     manifest = bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT, events.append)
     assert [(event.component, event.stage) for event in events if event.component] == [
-        ("text_encoder", stage) for stage in ("export", "compile", "gate", "done")
+        ("text_encoder", stage) for stage in ("check", "export", "gate", "compile", "gate", "done")
     ]
     assert events[-1].reason == "new"
     assert events[-1].seconds > 0
@@ -105,7 +112,7 @@ def test_one_component_alone_and_the_stages_it_goes_through(tiny_checkpoint: Pat
 def test_sizes_and_batch_become_profiles(tiny_checkpoint: Path, tmp_path: Path, text_bundle: Path) -> None:
     options = BuildOptions(components=("text_encoder",), aspects="64x48,48x64", batch=Batch(1, 2, 3))
     out = Path(shutil.copytree(text_bundle, tmp_path / "bundle"))
-    assert build(tiny_checkpoint, out, options) == {"text_encoder": "profile.texts changed: 1..2..16 -> 1..4..6"}
+    assert build(tiny_checkpoint, out, options) == {"text_encoder": "profile.texts changed 1..2..16 -> 1..4..6"}
     manifest = open_bundle(out).manifest
     assert manifest.buckets == ((64, 48), (48, 64))
     assert (manifest.defaults.width, manifest.defaults.height) == (64, 48)
@@ -162,7 +169,7 @@ def test_a_second_build_takes_everything_over_and_loads_no_weights(tiny_checkpoi
 def test_other_sizes_need_other_engines_but_no_export(tiny_checkpoint: Path, bundle_copy: Path) -> None:
     reasons = build(tiny_checkpoint, bundle_copy, BuildOptions(aspects="96x96,96x64"))
     assert [name for name in NAMES if reasons[name] == "reused"] == ["text_encoder", "text_encoder_2"]
-    assert all("profile.height changed: 16..24..36 -> 16..24..24" in reasons[name] for name in NAMES[2:])
+    assert all("profile.max changed 144x144 -> 96x96" in reasons[name] for name in NAMES[2:])
     assert open_bundle(bundle_copy).manifest.components["denoiser"].profile["width"].max == 24
 
 
@@ -170,7 +177,7 @@ def test_a_changed_weight_rebuilds_its_component_and_says_so(checkpoint_copy: Pa
     change_weight(checkpoint_copy)
     before = open_bundle(bundle_copy).manifest
     reasons = build(checkpoint_copy, bundle_copy)
-    assert reasons["text_encoder"].startswith("weights changed: ")
+    assert reasons["text_encoder"].startswith("weights changed ")
     assert [name for name in NAMES if reasons[name] == "reused"] == NAMES[1:]
     after = open_bundle(bundle_copy).manifest
     assert after.components["text_encoder"].weights != before.components["text_encoder"].weights
@@ -195,7 +202,7 @@ def test_a_component_that_is_not_named_and_has_changed_is_not_lost(checkpoint_co
     change_weight(checkpoint_copy)
     before = open_bundle(bundle_copy)
     message = fails(RequestError, checkpoint_copy, bundle_copy, BuildOptions(components=("vae_decoder",)))
-    assert "the bundle's text_encoder does not belong to what is built | received: weights changed" in message
+    assert "the bundle's text_encoder would have to be rebuilt too | received: weights changed" in message
     assert open_bundle(bundle_copy).hash == before.hash
 
 
@@ -218,6 +225,151 @@ def test_damaged_weights_are_not_taken_over(tiny_checkpoint: Path, text_bundle_c
     assert open_bundle(text_bundle_copy).hash == before.hash
 
 
+def planned(checkpoint: Path, out: Path, options: BuildOptions) -> tuple[dict[str, str], list[str]]:
+    """What a dry run says: of each component, and of what would be dropped."""
+    events: list[BuildEvent] = []
+    changes = planned_changes(checkpoint, out, options, events.append)
+    return changes, [f"{event.component}: {event.detail}" for event in events if event.stage == "drop"]
+
+
+def rewrite(bundle: Path, change: Callable[[Manifest], Manifest]) -> None:
+    (bundle / "manifest.json").write_bytes(encode_manifest(change(open_bundle(bundle).manifest)))
+
+
+@pytest.mark.parametrize("file", ["onnx", "weights", "engine"])
+def test_a_dry_run_finds_a_flipped_byte(tiny_checkpoint: Path, text_bundle_copy: Path, file: str) -> None:
+    manifest = open_bundle(text_bundle_copy).manifest
+    record = manifest.components["text_encoder"]
+    name = {"onnx": record.onnx, "weights": record.weights[0], "engine": manifest.engines[0].path}[file]
+    data = bytearray((text_bundle_copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (text_bundle_copy / name).write_bytes(data)
+    assert planned(tiny_checkpoint, text_bundle_copy, TEXT) == ({"text_encoder": "its files were damaged"}, [])
+    assert (text_bundle_copy / name).read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("OPSET", 24, "opset changed 23 -> 24"),
+        ("export_code", lambda: "f" * 64, "export code changed "),
+        ("version", lambda name: "9.0" if name == "torch" else importlib.metadata.version(name), "torch changed "),
+    ],
+)
+def test_parts_of_a_graphs_key_that_are_not_the_checkpoints(
+    tiny_checkpoint: Path,
+    text_bundle_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: object,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(build_graph, name, value)
+    changes, _ = planned(tiny_checkpoint, text_bundle_copy, TEXT)
+    assert changes["text_encoder"].startswith(reason)
+    assert ";" not in changes["text_encoder"]
+
+
+def test_precision_and_what_a_text_encoder_gives_are_parts_of_its_key(
+    tiny_checkpoint: Path, text_bundle_copy: Path
+) -> None:
+    """An encoder's config and weights do not say which of its hidden states the family wants."""
+    half = BuildOptions(components=("text_encoder",), precision="fp16")
+    assert planned(tiny_checkpoint, text_bundle_copy, half)[0] == {"text_encoder": "precision changed fp32 -> fp16"}
+    first, second = components_from_checkpoint(read_checkpoint(tiny_checkpoint), "fp32")[:2]
+    assert first.settings == {"hidden state": "penultimate", "pooled": "False"}
+    assert second.settings == {"hidden state": "penultimate", "pooled": "True"}
+
+    def other_state(manifest: Manifest) -> Manifest:
+        record = manifest.components["text_encoder"]
+        key = {**record.key, "hidden state": "last"}
+        return msgspec.structs.replace(manifest, components={"text_encoder": msgspec.structs.replace(record, key=key)})
+
+    rewrite(text_bundle_copy, other_state)
+    expected = {"text_encoder": "hidden state changed last -> penultimate"}
+    assert planned(tiny_checkpoint, text_bundle_copy, TEXT)[0] == expected
+
+
+@pytest.mark.usefixtures("no_export")
+def test_what_could_not_be_compared_is_compared_when_it_can(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    """The bundle of a machine with too little memory, rebuilt on a larger one, is the one that that one builds."""
+    whole = open_bundle(text_bundle_copy).hash
+
+    def not_compared(manifest: Manifest) -> Manifest:
+        record, (engine,) = manifest.components["text_encoder"], manifest.engines
+        return msgspec.structs.replace(
+            manifest,
+            components={"text_encoder": msgspec.structs.replace(record, gate=(), not_run="too little memory")},
+            engines=(msgspec.structs.replace(engine, gate=(), not_run="too little memory"),),
+        )
+
+    rewrite(text_bundle_copy, not_compared)
+    assert build(tiny_checkpoint, text_bundle_copy, TEXT) == {"text_encoder": "reused"}
+    assert open_bundle(text_bundle_copy).hash == whole
+
+
+def test_obstacles_in_the_manifest_say_nothing_of_the_moment(
+    text_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = open_bundle(text_bundle).manifest.components["text_encoder"]
+    reasons = set()
+    for available in (1000, 2000):
+        for module in (build_graph, graph_gate):
+            monkeypatch.setattr(module, "available_memory", lambda available=available: available)
+        reasons |= {build_graph.Reference(None).cannot_run(record), graph_gate.cannot_run(record)}  # type: ignore[arg-type]
+    assert reasons == {
+        "its reference takes about 0.0 GB of memory, more than was available",
+        "it takes about 0.0 GB of memory, more than was available",
+    }
+
+
+@pytest.mark.usefixtures("no_export")
+def test_graphs_alone_keep_the_engines_that_belong_to_them(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    before = open_bundle(text_bundle_copy)
+    options = BuildOptions(components=("text_encoder",), onnx_only=True)
+    assert build(tiny_checkpoint, text_bundle_copy, options) == {"text_encoder": "reused"}
+    assert open_bundle(text_bundle_copy).hash == before.hash
+    half = replace(options, precision="fp16")
+    dropped = "text_encoder: onnxruntime-cpu engine dropped because precision changed fp32 -> fp16"
+    assert planned(tiny_checkpoint, text_bundle_copy, half)[1] == [dropped]
+    more = replace(options, batch=Batch(1, 1, 9))
+    dropped = "text_encoder: onnxruntime-cpu engine dropped because profile.texts changed 1..2..16 -> 1..2..18"
+    assert planned(tiny_checkpoint, text_bundle_copy, more) == ({"text_encoder": "reused"}, [dropped])
+
+
+def test_a_component_that_nothing_is_given_for_is_not_lost_in_silence(
+    tiny_checkpoint: Path, text_bundle_copy: Path
+) -> None:
+    def with_tiny_decoder(manifest: Manifest) -> Manifest:
+        record = manifest.components["text_encoder"]
+        return msgspec.structs.replace(manifest, components={**manifest.components, "tiny_decoder": record})
+
+    rewrite(text_bundle_copy, with_tiny_decoder)
+    message = fails(RequestError, tiny_checkpoint, text_bundle_copy, TEXT)
+    assert "--component: the bundle's tiny_decoder would be lost | received: a checkpoint without it" in message
+    _, dropped = planned(tiny_checkpoint, text_bundle_copy, BuildOptions())
+    assert dropped == ["tiny_decoder: dropped because nothing was given that has one"]
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("onnx_only", [True, False])
+def test_a_disk_without_room_for_the_graphs_is_told_before_the_work(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, onnx_only: bool
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    options = BuildOptions(components=("text_encoder",), onnx_only=onnx_only)
+    message = fails(OutputError, tiny_checkpoint, tmp_path / "bundle", options)
+    assert "not enough room for the bundle | received: 0.0 GB free | expected: about 0.0 GB for text_encoder" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_have_two_names_take_room_once(tiny_checkpoint: Path) -> None:
+    stored = load_file(tiny_checkpoint / "text_encoder" / "model.safetensors").values()
+    encoder = components_from_checkpoint(read_checkpoint(tiny_checkpoint), "fp32")[0]
+    assert encoder.weight_bytes == sum(tensor.nbytes for tensor in stored)
+
+
 def test_a_build_that_has_to_wait_for_another_says_so(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def stop(event: BuildEvent) -> None:
         raise RuntimeError(event.stage)
@@ -238,6 +390,10 @@ def test_a_build_that_has_to_wait_for_another_says_so(tiny_checkpoint: Path, tmp
         (BuildOptions(EngineOptions("cuda"), precision="fp16", onnx_only=True), "--provider | received: cuda | "),
         (BuildOptions(precision="bf16"), "--precision | received: bf16 | expected: fp32 or fp16 for onnxruntime-cpu |"),
         (BuildOptions(precision="int8", onnx_only=True), "--precision | received: int8 | expected: fp32 or fp16 or"),
+        (
+            BuildOptions(EngineOptions("tensorrt-rtx", ("sm89",)), onnx_only=True),
+            "--onnx-only | received: with --target",
+        ),
         (BuildOptions(aspects="100x100"), "--aspects | received: 100x100 | expected: sides that are multiples of 8"),
     ],
 )
@@ -254,13 +410,13 @@ def test_weights_that_are_not_numbers_fail_at_the_gate(
     before = open_bundle(text_bundle_copy)
     change_weight(checkpoint_copy, float("nan"))
     message = fails(GateError, checkpoint_copy, text_bundle_copy, TEXT)
-    assert "text_encoder: hidden_states" in message
-    assert "from the reference itself" in message
+    assert "text_encoder: the checkpoint's own network does not compute numbers" in message
+    assert "values of hidden_states are NaN or infinite" in message
     assert open_bundle(text_bundle_copy).hash == before.hash
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
 
 
-@pytest.mark.usefixtures("no_weights")
+@pytest.mark.usefixtures("no_export")
 def test_a_broken_tokenizer_is_found_before_anything_is_exported(checkpoint_copy: Path, tmp_path: Path) -> None:
     for path in (checkpoint_copy / "tokenizer_2").iterdir():
         path.unlink()

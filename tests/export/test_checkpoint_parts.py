@@ -27,7 +27,7 @@ def test_an_autoencoder_from_elsewhere(family_checkpoint: Callable[[str], Path],
     assert other.weights["vae"] == (tmp_path / "vae" / "diffusion_pytorch_model.safetensors",)
     assert other.digest("vae") != own.digest("vae")
     assert other.digest("unet") == own.digest("unet")
-    decoder = components_from_checkpoint(other, "fp32")[2]
+    decoder = components_from_checkpoint(other, "fp32")[3]
     assert decoder.where == str(tmp_path / "vae")
 
 
@@ -51,7 +51,7 @@ def test_an_autoencoder_of_another_family(
 def test_a_tiny_autoencoder(family_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     save_tiny_vae(tmp_path / "tiny")
     checkpoint = read_checkpoint(family_checkpoint("sd1"), {"tiny_vae": tmp_path / "tiny"})
-    *_, decoder, _, tiny = components_from_checkpoint(checkpoint, "fp32")
+    *_, decoder, tiny = components_from_checkpoint(checkpoint, "fp32")
     assert tiny.name == "tiny_decoder"
     assert (tiny.inputs, tiny.outputs) == (decoder.inputs, decoder.outputs)
 
@@ -72,6 +72,18 @@ def test_what_is_no_tiny_autoencoder(family_checkpoint: Callable[[str], Path], t
 def test_a_part_that_the_family_does_not_have(family_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     message = refused(lambda: read_checkpoint(family_checkpoint("sd1"), {"text_encoder_2": tmp_path}))
     assert "--text-encoder-2: sd1 has no such part | expected: --vae, --text-encoder" in message
+
+
+def test_a_tokenizer_that_the_family_does_not_have_or_that_is_none(
+    family_checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    tokenizer = family_checkpoint("sd3") / "tokenizer_3"
+    assert read_checkpoint(family_checkpoint("sd3"), {"tokenizer_3": tokenizer}).place("tokenizer_3") == tokenizer
+    message = refused(lambda: read_checkpoint(family_checkpoint("sd1"), {"tokenizer_3": tokenizer}))
+    assert "--tokenizer-3: sd1 has no such part | expected: --vae, --text-encoder" in message
+    for path, received in ((tmp_path, "a folder without them"), (tmp_path / "nowhere", "no such folder")):
+        message = refused(lambda path=path: read_checkpoint(family_checkpoint("sd3"), {"tokenizer_3": path}))
+        assert f"{path}: no tokenizer | received: {received} | expected: a folder with tokenizer.json" in message
 
 
 def test_a_prediction_type_in_place_of_the_checkpoints(family_checkpoint: Callable[[str], Path]) -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentrt.export.checkpoint import read_checkpoint
-from latentrt.export.components import latent_stride, native_side, vae_scale
+from latentrt.export.checkpoint import Checkpoint, read_checkpoint
+from latentrt.export.components import Component, latent_stride, native_side, vae_scale
 from latentrt.export.components_from_checkpoint import components_from_checkpoint
 from latentrt.export.examples import example_sizes
 from latentrt.export.onnx_from_torch import example_inputs
@@ -27,6 +27,10 @@ from ..tiny_checkpoints import CHECKPOINTS
 def edit_config(path: Path, **changes: object) -> None:
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, **changes}))
+
+
+def by_name(checkpoint: Checkpoint, skip_layers: tuple[int, ...] | None = None) -> dict[str, Component]:
+    return {found.name: found for found in components_from_checkpoint(checkpoint, "fp32", skip_layers)}
 
 
 @pytest.mark.parametrize("name", ["tiny", *CHECKPOINTS])
@@ -56,7 +60,8 @@ def test_sizes_that_a_checkpoint_implies(tiny_checkpoint: Path, emoji_checkpoint
 def test_latents_are_scaled_as_diffusers_does(checkpoint_copy: Path) -> None:
     mean, deviation = [0.1, -0.2, 0.3, 0.4], [1.5, 2.0, 0.5, 1.0]
     edit_config(checkpoint_copy / "vae" / "config.json", latents_mean=mean, latents_std=deviation)
-    decoder, encoder = components_from_checkpoint(read_checkpoint(checkpoint_copy), "fp32")[-2:]
+    found = by_name(read_checkpoint(checkpoint_copy))
+    decoder, encoder = found["vae_decoder"], found["vae_encoder"]
     vae = diffusers.AutoencoderKL.from_pretrained(checkpoint_copy / "vae").eval()
     factor = vae.config.scaling_factor
     shift, width = torch.tensor(mean).view(1, 4, 1, 1), torch.tensor(deviation).view(1, 4, 1, 1)
@@ -71,7 +76,8 @@ def test_latents_are_scaled_as_diffusers_does(checkpoint_copy: Path) -> None:
 
 
 def test_latents_with_a_shift(family_checkpoint: Callable[[str], Path]) -> None:
-    decoder, encoder = components_from_checkpoint(read_checkpoint(family_checkpoint("sd3")), "fp32")[-2:]
+    found = by_name(read_checkpoint(family_checkpoint("sd3")))
+    decoder, encoder = found["vae_decoder"], found["vae_encoder"]
     vae = diffusers.AutoencoderKL.from_pretrained(family_checkpoint("sd3") / "vae").eval()
     factor, shift = vae.config.scaling_factor, vae.config.shift_factor
     (latents,) = example_inputs(decoder, example_sizes(2))
@@ -94,7 +100,7 @@ def test_pictures_to_edit_come_in_the_samplers_scale(
         config = json.loads((path / "vae" / "config.json").read_text())
         del config["scaling_factor"]
         (path / "vae" / "config.json").write_text(json.dumps(config))
-    denoiser = components_from_checkpoint(read_checkpoint(path), "fp32")[1]
+    denoiser = by_name(read_checkpoint(path))["denoiser"]
     sample, timestep, states = example_inputs(denoiser, example_sizes(2))
     unet = diffusers.UNet2DConditionModel.from_pretrained(path / "unet").eval()
     unscaled = torch.cat([sample[:, :4], sample[:, 4:] / factor], dim=1)
@@ -106,7 +112,7 @@ def test_pictures_to_edit_come_in_the_samplers_scale(
 
 def test_rows_that_skip_layers_beside_rows_that_do_not(family_checkpoint: Callable[[str], Path]) -> None:
     checkpoint = read_checkpoint(family_checkpoint("sd3"))
-    denoiser = components_from_checkpoint(checkpoint, "fp32", (0, 1))[3]
+    denoiser = by_name(checkpoint, (0, 1))["denoiser"]
     assert denoiser.settings == {"skip layers": "0,1"}
     *inputs, _ = example_inputs(denoiser, example_sizes(2))
     network = diffusers.SD3Transformer2DModel.from_pretrained(checkpoint.path / "transformer").eval()
@@ -123,7 +129,7 @@ def test_layers_are_skipped_by_default_in_models_that_are_guided_so(family_check
         checkpoint = read_checkpoint(family_checkpoint("sd3"))
         config = {**checkpoint.configs["transformer"], **changes}
         changed = dataclasses.replace(checkpoint, configs={**checkpoint.configs, "transformer": config})
-        return components_from_checkpoint(changed, "fp32")[3].skip_layers
+        return by_name(changed)["denoiser"].skip_layers
 
     assert layers() == ()  # too few layers
     assert layers(num_layers=24, dual_attention_layers=list(range(13))) == (7, 8, 9)  # 3.5 Medium
@@ -166,30 +172,38 @@ def test_only_sdxl_means_what_every_autoencoders_config_says(family_checkpoint: 
 
 
 @pytest.mark.parametrize(
-    ("component", "file"), [(0, "text_encoder/model.safetensors"), (3, "vae/diffusion_pytorch_model.safetensors")]
+    ("component", "file"),
+    [
+        ("text_encoder", "text_encoder/model.safetensors"),
+        ("vae_decoder", "vae/diffusion_pytorch_model.safetensors"),
+    ],
 )
 def test_weights_that_are_missing_are_named_and_never_drawn_at_random(
-    checkpoint_copy: Path, component: int, file: str
+    checkpoint_copy: Path, component: str, file: str
 ) -> None:
     weights = load_file(checkpoint_copy / file)
     removed = sorted(weights)[-1]
     del weights[removed]
     save_file(weights, checkpoint_copy / file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="its weights do not fit its config") as error:
-        components_from_checkpoint(read_checkpoint(checkpoint_copy), "fp32")[component].load()
+        by_name(read_checkpoint(checkpoint_copy))[component].load()
     assert removed.removeprefix("text_model.") in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("component", "file"), [(0, "text_encoder/model.safetensors"), (3, "vae/diffusion_pytorch_model.safetensors")]
+    ("component", "file"),
+    [
+        ("text_encoder", "text_encoder/model.safetensors"),
+        ("vae_decoder", "vae/diffusion_pytorch_model.safetensors"),
+    ],
 )
-def test_weights_of_another_shape_are_an_error(checkpoint_copy: Path, component: int, file: str) -> None:
+def test_weights_of_another_shape_are_an_error(checkpoint_copy: Path, component: str, file: str) -> None:
     weights = load_file(checkpoint_copy / file)
     name = sorted(weights)[-1]
     weights[name] = weights[name].flatten()[:-1].clone()
     save_file(weights, checkpoint_copy / file, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="its weights do not fit its config"):
-        components_from_checkpoint(read_checkpoint(checkpoint_copy), "fp32")[component].load()
+        by_name(read_checkpoint(checkpoint_copy))[component].load()
 
 
 def test_a_config_that_lacks_a_number(checkpoint_copy: Path) -> None:

@@ -161,4 +161,4 @@ def test_an_unlisted_component_is_not_looked_for(family_checkpoint: Callable[[st
     index = json.loads((path / "model_index.json").read_text())
     (path / "model_index.json").write_text(json.dumps({**index, "text_encoder_3": [None, None]}))
     names = [component.name for component in components_from_checkpoint(read_checkpoint(path), "fp32")]
-    assert names == ["text_encoder", "text_encoder_2", "denoiser", "vae_decoder", "vae_encoder"]
+    assert names == ["text_encoder", "text_encoder_2", "vae_encoder", "denoiser", "vae_decoder"]

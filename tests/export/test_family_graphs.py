@@ -208,7 +208,7 @@ def test_tensorrt_rtx_builds_the_half_precision_graph(kind: str, traced: Traced,
     figures = build_engine(
         EngineTask(
             "tensorrt-rtx", half.name, tmp_path / "graph.onnx", engine, half.inputs, half.outputs, (profile,),
-            ("sm89",), heavy_types(model),
+            ("sm89", "sm120"), heavy_types(model),
         )
     )  # fmt: skip
     assert figures.heavy_layers == len(heavy_types(model)) > 0

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from latentrt.export.rewrites import (
     attention_to_multi_head_attention,
     attention_to_products,
+    bfloat16_to_rounded_float32,
     for_onnxruntime_cpu,
     for_tensorrt,
     group_normalization_to_instance_normalization,
@@ -201,6 +202,33 @@ def test_what_tensorrt_refuses_is_not_in_its_spelling() -> None:
     assert rewritten.attributes["TRT_decomposable"].as_int() == 1
     portable = next(node for node in model.graph if node.op_type == "Attention")
     assert set(portable.attributes) == {"softmax_precision"}
+
+
+def test_bf16_is_computed_in_fp32_and_rounded_where_bf16_rounds(tmp_path: Path) -> None:
+    model = parsed("""
+        <ir_version: 10, opset_import: ["" : 23]>
+        brain (float[n,4] x) => (float[n,2] y)
+        <bfloat16[4,2] weight = {16203, 48971, 16301, 16099, 48801, 16256, 16111, 16333},
+         bfloat16[2] bias = {16002, 16203}> {
+            narrow = Cast<to=16>(x)
+            product = MatMul(narrow, weight)
+            sum = Add(product, bias)
+            square = Mul(sum, sum)
+            y = Cast<to=1>(square)
+        }""")
+    weight, bias = (value.const_value.numpy().astype(np.float32) for value in model.graph.initializers.values())
+    x = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
+    assert bfloat16_to_rounded_float32(model) == 3
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    total = rounded(rounded(rounded(x) @ weight) + bias)
+    np.testing.assert_array_equal(run(model, {"x": x}), rounded(total * total))
+    assert bfloat16_to_rounded_float32(model) == 0
+
+
+def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest numbers of bf16: those of fp32 whose lower 16 bits are 0, the even ones where two are as near."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import resource
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +14,9 @@ import pytest
 
 from latentrt.export import store
 from latentrt.export.store import BundleWriter
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundle import Bundle, open_bundle
 from latentrt.runtime.errors import OutputError
-from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, LatentSpace, Manifest
+from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, FileRecord, LatentSpace, Manifest
 
 
 def manifest(writer: BundleWriter) -> Manifest:
@@ -41,10 +44,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_committed_bundle_opens_and_nothing_else_is_there(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle", {"a": b"one", "deep/er/b": b""})
+    write_bundle(tmp_path / "bundle", {"onnx/a": b"one", "onnx/er/b": b""})
     bundle = open_bundle(tmp_path / "bundle")
-    assert bundle.read("a") == b"one"
-    assert bundle.manifest.files["deep/er/b"].size == 0
+    assert bundle.read("onnx/a") == b"one"
+    assert bundle.manifest.files["onnx/er/b"].size == 0
     assert names(tmp_path) == ["bundle"]
 
 
@@ -54,25 +57,25 @@ def test_a_file_is_written_chunk_by_chunk(tmp_path: Path) -> None:
 
         def chunks() -> Iterator[bytes]:
             for number in range(3):
-                seen.append((writer.folder / "a").stat().st_size if number else 0)
+                seen.append((writer.folder / "onnx/a").stat().st_size if number else 0)
                 yield bytes([number]) * (1 << 20)
 
-        writer.write("a", chunks())
+        writer.write("onnx/a", chunks())
         writer.commit(manifest(writer))
     assert seen == [0, 1 << 20, 2 << 20]
-    assert open_bundle(tmp_path / "bundle").manifest.files["a"].size == 3 << 20
+    assert open_bundle(tmp_path / "bundle").manifest.files["onnx/a"].size == 3 << 20
 
 
 @pytest.mark.parametrize("error", [RuntimeError("broken"), KeyboardInterrupt(), SystemExit(143)])
 def test_whatever_ends_a_build_leaves_the_previous_bundle_alone(tmp_path: Path, error: BaseException) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one"})
+    write_bundle(out, {"onnx/a": b"one"})
     before = contents(out)
 
     def build() -> None:
         with BundleWriter(out) as writer:
-            assert writer.take_over(["a"])
-            writer.write("b", b"two")
+            assert writer.take_over(["onnx/a"])
+            writer.write("onnx/b", b"two")
             raise error
 
     with pytest.raises(type(error)):
@@ -92,7 +95,7 @@ def test_an_interrupt_while_committing_leaves_one_whole_bundle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames_before: int
 ) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one"})
+    write_bundle(out, {"onnx/a": b"one"})
     rename, count = Path.rename, 0
 
     def interrupted(path: Path, target: Path) -> Path:
@@ -104,86 +107,189 @@ def test_an_interrupt_while_committing_leaves_one_whole_bundle(
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(out, {"b": b"two"})
-    assert open_bundle(out).read("a") == b"one"
+        write_bundle(out, {"onnx/b": b"two"})
+    assert open_bundle(out).read("onnx/a") == b"one"
     assert names(tmp_path) == ["bundle"]
 
 
 def test_a_build_killed_between_the_two_renames_is_mended_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one"})
+    write_bundle(out, {"onnx/a": b"one"})
     out.rename(tmp_path / ".bundle.old")
     with BundleWriter(out) as writer:
-        assert writer.take_over(["a"])
-    assert open_bundle(out).read("a") == b"one"
+        assert writer.take_over(["onnx/a"])
+    assert open_bundle(out).read("onnx/a") == b"one"
+    assert names(tmp_path) == ["bundle"]
+
+
+#: Builds a bundle over another one, and is killed at one of its stages.
+_KILLED = """
+import os, pathlib, signal, sys
+from latentrt.export.store import BundleWriter
+from latentrt.runtime.bundle import open_bundle
+
+out, stage = sys.argv[1:]
+rename, renames = pathlib.Path.rename, []
+
+def kill(now):
+    if now == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def counted(path, target):
+    kill(f"before rename {len(renames)}")
+    rename(path, target)
+    renames.append(target)
+    kill(f"after rename {len(renames) - 1}")
+
+def chunks():
+    yield b"two"
+    kill("written in part")
+
+with BundleWriter(out) as writer:
+    kill("entered")
+    writer.take_over(["onnx/a"])
+    kill("taken over")
+    writer.write("onnx/b", chunks())
+    kill("written")
+    pathlib.Path.rename = counted
+    writer.commit(writer.previous.manifest)
+"""
+
+
+@pytest.mark.parametrize(
+    "stage",
+    ["entered", "taken over", "written in part", "written", "before rename 0", "after rename 0", "after rename 1"],
+)
+def test_a_process_killed_at_any_stage_leaves_a_whole_bundle_to_the_next(tmp_path: Path, stage: str) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    before = open_bundle(out).manifest
+    command = [sys.executable, "-P", "-c", _KILLED, str(out), stage]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    with BundleWriter(out) as writer:
+        assert writer.previous is not None
+        assert writer.previous.manifest == before
+        assert contents(writer.folder) == {}
+        assert writer.take_over(["onnx/a"])
+        writer.commit(manifest(writer))
+    assert contents(out).keys() == {"onnx/a", "manifest.json"}
     assert names(tmp_path) == ["bundle"]
 
 
 def test_remains_of_a_killed_build_are_not_trusted(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    write_bundle(tmp_path / "other", {"a": b"half"})
+    write_bundle(tmp_path / "other", {"onnx/a": b"half"})
     (tmp_path / "other").rename(tmp_path / ".bundle.partial")
     (tmp_path / ".bundle.lock").touch()
     with BundleWriter(out) as writer:
         assert writer.previous is None
         assert contents(writer.folder) == {}
-        writer.write("b", b"two")
+        writer.write("onnx/b", b"two")
         writer.commit(manifest(writer))
-    assert set(contents(out)) == {"b", "manifest.json"}
+    assert set(contents(out)) == {"onnx/b", "manifest.json"}
     assert names(tmp_path) == ["bundle"]
 
 
 def test_files_are_taken_over_only_while_they_are_what_the_manifest_says(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one", "b": b"two"})
-    (out / "b").write_bytes(b"owt")
+    write_bundle(out, {"onnx/a": b"one", "onnx/b": b"two"})
+    (out / "onnx/b").write_bytes(b"owt")
     with BundleWriter(out) as writer:
-        assert writer.take_over(["a"])
-        assert not writer.take_over(["b"])
-        assert not writer.take_over(["missing"])
-        assert set(writer.files) == {"a"}
+        assert writer.take_over(["onnx/a"])
+        assert not writer.take_over(["onnx/b"])
+        assert not writer.take_over(["onnx/missing"])
+        assert set(writer.files) == {"onnx/a"}
         writer.commit(manifest(writer))
-    assert set(contents(out)) == {"a", "manifest.json"}
+    assert set(contents(out)) == {"onnx/a", "manifest.json"}
 
 
 def test_a_file_that_was_taken_over_is_never_written_to(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one"})
+    write_bundle(out, {"onnx/a": b"one"})
     with BundleWriter(out) as writer:
-        assert writer.take_over(["a"])
+        assert writer.take_over(["onnx/a"])
         with pytest.raises(OutputError, match="File exists"):
-            writer.write("a", b"two")
-    assert open_bundle(out).read("a") == b"one"
+            writer.write("onnx/a", b"two")
+    assert open_bundle(out).read("onnx/a") == b"one"
 
 
 def test_files_are_copied_where_links_are_not_possible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "bundle"
-    write_bundle(out, {"a": b"one"})
+    write_bundle(out, {"onnx/a": b"one"})
 
     def refuse(source: Path, target: Path) -> None:
         raise OSError("no links here")
 
     monkeypatch.setattr(store.os, "link", refuse)
     with BundleWriter(out) as writer:
-        assert writer.take_over(["a"])
+        assert writer.take_over(["onnx/a"])
         writer.commit(manifest(writer))
-    assert open_bundle(out).read("a") == b"one"
+    assert open_bundle(out).read("onnx/a") == b"one"
 
 
-def test_a_previous_bundle_that_cannot_be_read_is_replaced(tmp_path: Path) -> None:
+def test_a_bundle_of_another_schema_version_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     out.mkdir()
-    (out / "manifest.json").write_text("{")
-    write_bundle(out, {"a": b"one"})
-    assert open_bundle(out).read("a") == b"one"
+    (out / "manifest.json").write_text('{"schema_version": 1, "latentrt": "0.0.1", "files": {}, "models": 7}')
+    write_bundle(out, {"onnx/a": b"one"})
+    assert open_bundle(out).read("onnx/a") == b"one"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"manifest.json": "{"}, "a manifest.json that LatentRT did not write"),
+        ({"manifest.json": '{"name": "my app", "icons": []}'}, "a manifest.json that LatentRT did not write"),
+        ({"onnx/model.onnx": "mine"}, "a folder without manifest.json"),
+    ],
+)
+def test_a_folder_that_looks_like_a_bundle_is_somebodys(tmp_path: Path, files: dict[str, str], found: str) -> None:
+    out = tmp_path / "bundle"
+    for name, content in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(content)
+    assert f"exists and is not a bundle | received: {found} | expected" in refused(out)
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_that_somebody_keeps_files_in_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    (out / "thesis.txt").write_text("mine")
+    assert "received: thesis.txt | expected" in refused(out)
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_files_of_the_previous_bundle_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, read = tmp_path / "bundle", []
+    write_bundle(out, {"onnx/a": b"one", "onnx/b": b"two"})
+    verify = Bundle._verify_file
+    monkeypatch.setattr(Bundle, "_verify_file", lambda bundle, name: (read.append(name), verify(bundle, name)))
+    with BundleWriter(out) as writer:
+        assert writer.intact(["onnx/a"])
+        assert writer.take_over(["onnx/a", "onnx/b"])
+        writer.take(["onnx/a", "onnx/b"], open_bundle(out, verify=False))
+    assert sorted(read) == ["onnx/a", "onnx/b"]
+
+
+def test_a_source_that_cannot_be_read_is_not_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"one"
+        raise OSError("the checkpoint's disk is broken")
+
+    with pytest.raises(OSError, match="the checkpoint's disk") as error, BundleWriter(tmp_path / "bundle") as writer:
+        writer.write("onnx/a", chunks())
+    assert not isinstance(error.value, OutputError)
+    assert names(tmp_path) == []
 
 
 def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "v1", {"a": b"one"})
+    write_bundle(tmp_path / "v1", {"onnx/a": b"one"})
     (tmp_path / "current").symlink_to(tmp_path / "v1")
-    write_bundle(tmp_path / "current", {"b": b"two"})
+    write_bundle(tmp_path / "current", {"onnx/b": b"two"})
     assert (tmp_path / "current").is_symlink()
-    assert open_bundle(tmp_path / "v1").read("b") == b"two"
+    assert open_bundle(tmp_path / "v1").read("onnx/b") == b"two"
     assert names(tmp_path) == ["current", "v1"]
 
 
@@ -192,7 +298,7 @@ def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
 
 def refused(out: Path) -> str:
     with pytest.raises(OutputError) as error:
-        write_bundle(out, {"a": b"one"})
+        write_bundle(out, {"onnx/a": b"one"})
     return str(error.value)
 
 
@@ -210,8 +316,8 @@ def test_a_place_that_is_taken(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
-    write_bundle(tmp_path / "bundle", {"a": b"one"})
-    assert open_bundle(tmp_path / "bundle").read("a") == b"one"
+    write_bundle(tmp_path / "bundle", {"onnx/a": b"one"})
+    assert open_bundle(tmp_path / "bundle").read("onnx/a") == b"one"
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -220,15 +326,29 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert "a folder that you may write to" in refused(Path("/proc/latentrt/bundle"))
 
 
-def test_an_error_of_the_system_names_the_place_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", ["write", "write_unlisted", "commit"])
+def test_a_full_disk_names_the_place_and_leaves_the_previous_bundle(tmp_path: Path, write: str) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    before = contents(out)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+
+    def build() -> None:
+        with BundleWriter(out) as writer:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+            if write == "commit":
+                writer.files |= {str(number): FileRecord(0, "") for number in range(1000)}
+                writer.commit(manifest(writer))
+            else:
+                getattr(writer, write)("onnx/b", b"x" * 20_000)
+
     try:
         with pytest.raises(OutputError, match=r"bundle: cannot be written \| received: File too large \| make room"):
-            write_bundle(tmp_path / "bundle", {"a": b"one", "b": b"x" * 20_000})
+            build()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert names(tmp_path) == []
+    assert contents(out) == before
+    assert names(tmp_path) == ["bundle"]
 
 
 # --- two builds at once -----------------------------------------------------------------------------------------------
@@ -242,7 +362,7 @@ def test_a_second_build_waits_for_the_first_and_takes_over_from_it(tmp_path: Pat
     def second() -> None:
         with BundleWriter(out, told.set) as writer:
             entered.set()
-            taken_over.append(writer.take_over(["a"]))
+            taken_over.append(writer.take_over(["onnx/a"]))
             writer.commit(manifest(writer))
 
     thread = threading.Thread(target=second)
@@ -250,11 +370,11 @@ def test_a_second_build_waits_for_the_first_and_takes_over_from_it(tmp_path: Pat
         thread.start()
         assert told.wait(10)
         assert not entered.wait(0.2)
-        writer.write("a", b"one")
+        writer.write("onnx/a", b"one")
         writer.commit(manifest(writer))
     thread.join(10)
     assert taken_over == [True]
-    assert open_bundle(out).read("a") == b"one"
+    assert open_bundle(out).read("onnx/a") == b"one"
     assert names(tmp_path) == ["bundle"]
 
 
@@ -264,11 +384,8 @@ def test_a_build_interrupted_while_it_waits_leaves_the_other_alone(tmp_path: Pat
 
     out = tmp_path / "bundle"
     with BundleWriter(out) as writer:
-        writer.write("a", b"one")
+        writer.write("onnx/a", b"one")
         with pytest.raises(KeyboardInterrupt), BundleWriter(out, interrupt):
             pass
         writer.commit(manifest(writer))
-    assert open_bundle(out).read("a") == b"one"
-
-
-# --- keys -------------------------------------------------------------------------------------------------------------
+    assert open_bundle(out).read("onnx/a") == b"one"

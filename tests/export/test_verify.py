@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentrt.export.verify import LIMITS, Sample, compare, gate, samples, worst
+from latentrt.export.verify import LIMITS, WORK_LIMIT, Sample, compare, compared_sizes, gate, samples, worst
 from latentrt.runtime.bundle import open_bundle
 from latentrt.runtime.errors import GateError
 from latentrt.runtime.manifest import Component, GateRecord
-from latentrt.runtime.spec import AxisRange, Profile, TensorSpec
+from latentrt.runtime.spec import AxisRange, Profile, TensorSpec, resolve_shape
 
 Array = NDArray[Any]
 
@@ -29,8 +29,12 @@ def sine(inputs: Mapping[str, Array]) -> dict[str, Array]:
     return {"model_output": np.sin(inputs["latents"])}
 
 
-def expected(profile: Profile = PROFILE, *, large: bool = False) -> tuple[Sample, ...]:
-    return samples(msgspec.structs.replace(RECORD, profile=profile), sine, vocabulary=0, large=large)
+def latents(sizes: dict[str, int], seed: int) -> dict[str, Array]:
+    return {"latents": np.random.default_rng(seed).standard_normal(resolve_shape(SPEC, sizes))}
+
+
+def expected(profile: Profile = PROFILE) -> tuple[Sample, ...]:
+    return samples(sine, latents, compared_sizes(profile, lambda sizes: 0))
 
 
 def passed(change: Callable[[Array], Array], record: Component = RECORD) -> tuple[GateRecord, ...]:
@@ -67,8 +71,22 @@ def test_a_profile_of_one_row_is_checked_with_one() -> None:
     assert {sample.sizes["rows"] for sample in expected(profile)} == {1}
 
 
-def test_a_large_component_is_compared_at_its_smallest_size_only() -> None:
-    assert [sample.sizes for sample in expected(large=True)] == [{"rows": 2, "height": 4, "width": 6}]
+@pytest.mark.parametrize(
+    ("largest", "compared"),
+    [
+        (WORK_LIMIT / 4, ["8x8", "4x6", "16x12", "4x12"]),
+        (WORK_LIMIT / 2, ["8x8", "4x6", "16x12", "4x12"]),
+        (WORK_LIMIT, ["8x8", "4x6", "4x12"]),
+        (2 * WORK_LIMIT, ["8x8", "4x6"]),
+        (4 * WORK_LIMIT, ["4x6"]),
+    ],
+)
+def test_a_component_is_compared_at_as_many_sizes_as_its_work_allows(largest: float, compared: list[str]) -> None:
+    def work(sizes: dict[str, int]) -> float:
+        return largest * sizes["height"] * sizes["width"] / (16 * 12)
+
+    chosen = compared_sizes(PROFILE, work)
+    assert [f"{sizes['height']}x{sizes['width']}" for sizes in chosen] == compared
 
 
 def test_inputs_differ_between_sizes_and_never_between_runs() -> None:
@@ -118,15 +136,19 @@ def test_rows_that_leak_into_each_other_are_refused() -> None:
 
 def test_a_reference_that_is_not_finite_blames_the_checkpoint() -> None:
     expected = np.array([[1.0, np.nan]], np.float32)
-    with pytest.raises(GateError, match=r"denoiser: out at rows 1 .* from the reference itself .* weights are damaged"):
+    with pytest.raises(
+        GateError, match=r"denoiser: the checkpoint's own .* received: 1 of 2 values of out are NaN .* at rows 1"
+    ):
         compare("denoiser", "out", {"rows": 1}, expected, expected)
 
 
 def test_half_precision_has_wider_limits_and_another_remedy() -> None:
     half = msgspec.structs.replace(RECORD, precision="fp16")
     assert worst(passed(lambda result: result + 1e-3, half)).cosine_distance < LIMITS["fp16"][0]
-    assert "build it in fp32" in refused(lambda result: result * 0.5, half)
-    assert "build it in fp32" not in refused(lambda result: result * 0.5)
+    assert "build it in bf16 or fp32" in refused(lambda result: result * 0.5, half)
+    brain = msgspec.structs.replace(RECORD, precision="bf16")
+    assert "build it in fp32" in refused(lambda result: result * 0.5, brain)
+    assert "build it in" not in refused(lambda result: result * 0.5)
 
 
 def test_figures_of_a_bundle_are_within_the_limits_at_all_sizes(tiny_bundle: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whole runs over slots, and the same runs through the runtime's loop, of a denoiser that is one line of numpy."""
+"""Whole runs over slots, and the same runs by their tables' definition, of a denoiser that is one line of numpy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from latentrt.kernels.philox import philox_normal
 from latentrt.kernels.slots import Slots, empty_slots
 from latentrt.kernels.table_rows import DRAWS, table_rows
-from latentrt.runtime.denoise import DrawNoise, RunDenoiser, denoise, step_noise
-from latentrt.runtime.guidance import with_image_guidance, with_skipped_layers
+from latentrt.runtime.denoise import DrawNoise, step_noise
 from latentrt.runtime.noise import TorchCpuNoise
 from latentrt.runtime.samplers import SamplerTable, build_table, model_schedule_from_config
 from latentrt.runtime.start import Kept
@@ -49,6 +48,7 @@ class Run:
     rng: str = "torch-cpu"
     image_guidance_scale: float | None = None
     skip_scales: tuple[float, ...] | None = None
+    guidance_rescale: float = 0.0
 
     @property
     def rows(self) -> Array:
@@ -58,6 +58,7 @@ class Run:
             blends=self.kept,
             image_guidance_scale=self.image_guidance_scale,
             skip_scales=self.skip_scales,
+            guidance_rescale=self.guidance_rescale,
         )
 
 
@@ -67,6 +68,40 @@ def run_of(
     """``table`` has options of the table, ``run`` fields of ``Run``."""
     built = build_table(sampler, None, steps, MODEL, guidance_scale=guidance, **table or {})
     return Run(built, seed=len(sampler) + steps, **run)
+
+
+#: One of each kind of sampler, and of each kind of guidance.
+RUNS = {
+    "euler": run_of("euler", 6),
+    "euler without guidance": run_of("euler", 4, guidance=1.0),
+    "euler, guidance in the middle": run_of("euler", 9, table={"guidance_interval": (0.3, 0.7)}),
+    "euler ancestral": run_of("euler_a", 5),
+    "ddpm": run_of("ddpm", 6),
+    "heun": run_of("heun", 4),
+    "lms": run_of("lms", 7),
+    "pndm": run_of("pndm", 9),
+    "dpm++ 2m": run_of("dpmpp_2m", 8),
+    "dpm++ 2m sde": run_of("dpmpp_2m_sde", 5),
+    "dpm++ 3m sde": run_of("dpmpp_3m_sde", 6),
+    "dpm2 ancestral": run_of("dpm2_a", 4),
+    "unipc": run_of("unipc", 7),
+    "sa solver": run_of("sa_solver", 8),
+    "lcm": run_of("lcm", 4, guidance=1.0),
+    "image to image": run_of("dpmpp_2m", 10, table={"strength": 0.6}),
+    "edit": run_of("dpmpp_2m", 6, guidance=7.5, image_guidance_scale=1.5),
+    "edit, guidance in the middle": run_of(
+        "euler", 6, image_guidance_scale=1.5, table={"guidance_interval": (0.3, 0.7)}
+    ),
+    "skipped layers": run_of("euler", 6, skip_scales=(0, 2.8, 2.8, 2.8, 0, 0)),
+    "skipped layers without guidance": run_of("euler", 4, guidance=1.0, skip_scales=(0, 2.8, 2.8, 0)),
+    "rescaled guidance": run_of("dpmpp_2m", 6, guidance=7.5, guidance_rescale=0.7),
+    "rescaled guidance in the middle": run_of(
+        "euler", 9, guidance_rescale=1.0, table={"guidance_interval": (0.3, 0.7)}
+    ),
+    "outside a mask": run_of("euler", 6, kept=True),
+    "outside a mask, two evaluations a step": run_of("heun", 4, kept=True),
+    "outside a mask, ancestral": run_of("euler_a", 5, kept=True, table={"strength": 0.7}),
+}
 
 
 @dataclass(frozen=True)
@@ -112,34 +147,39 @@ def third_context(run: Run, parts: Parts) -> Array:
     return SKIPPED * parts.conditional if run.skip_scales else parts.unconditional + parts.image
 
 
-def through_the_runtime(run: Run, shape: Sequence[int]) -> Array:
-    """The last state ``[C, h, w]`` of one image."""
-    parts = parts_of(run, shape)
+def by_definition(run: Run, shape: Sequence[int]) -> Array:
+    """The last state ``[C, h, w]`` of one image: what ``SamplerTable`` and the papers say, in float64."""
+    parts, table = parts_of(run, shape), run.table
+    x, stored, draws = parts.state.astype(np.float64), [], []
+    for k in range(table.evaluations):
+        u, c, third = (
+            linear_denoiser((table.input_scale[k] * x)[None], table.timesteps[k : k + 1], context[None])[0]
+            for context in (parts.unconditional, seen_by_conditional(run, parts), third_context(run, parts))
+        )
+        g = table.guidance[k]
+        m = u + g * (c - u)
+        if run.image_guidance_scale is not None and g != 1:
+            m = u + run.image_guidance_scale * (third - u) + g * (c - third)
+        if run.skip_scales is not None:
+            m = m + run.skip_scales[k] * (c - third)
+        if g != 1:
+            m = m * (1 - run.guidance_rescale + run.guidance_rescale * c.std() / m.std())
+        stored = [table.state_to_stored[k] * x + table.output_to_stored[k] * m, *stored]
+        if table.draws_noise[k]:
+            draws = [parts.draw(len(draws)).astype(np.float64), *draws]
+        x = table.state_weight[k] * x
+        x = x + sum(weight * d for weight, d in zip(table.history_weights[k], stored, strict=False))
+        x = x + sum(weight * draw for weight, draw in zip(table.noise_weights[k], draws, strict=False))
+        last = k + 1 == table.evaluations
+        if run.kept and (last or table.step[k + 1] != table.step[k]):
+            signal, noise = (1, 0) if last else (table.state_signal[k + 1], table.state_noise[k + 1])
+            x = np.where(parts.kept.mask == 0, signal * parts.kept.latents + noise * parts.kept.noise, x)
+    return x.astype(np.float32)
 
-    def engine(inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        sample, image = np.split(np.concatenate([inputs["sample"], np.zeros_like(inputs["sample"])], axis=1), 2, axis=1)
-        if run.image_guidance_scale is not None:
-            sample, image = np.split(inputs["sample"], 2, axis=1)
-        skip = inputs.get("skip_layers", np.zeros(len(sample), np.float32)).reshape(-1, 1, 1, 1)
-        context = inputs["encoder_hidden_states"] * np.where(skip, SKIPPED, np.float32(1)) + image
-        return {"model_output": linear_denoiser(sample, inputs["timestep"], context)}
 
-    denoiser: RunDenoiser = engine
-    if run.image_guidance_scale is not None:
-        denoiser = with_image_guidance(engine, parts.image[None], run.image_guidance_scale)
-    if run.skip_scales is not None:
-        denoiser = with_skipped_layers(engine, list(run.skip_scales), 1)
-    rows = {"encoder_hidden_states": np.stack([parts.unconditional, parts.conditional])}
-    steps = denoise(denoiser, rows, run.table, parts.state[None], [parts.draw])
-    replacement = None
-    while True:
-        try:
-            step = steps.send(replacement)
-        except StopIteration:
-            return parts.state
-        if run.kept:
-            parts.kept.restore(step.latents, run.table, step.index)
-            replacement = step.latents
+def seen_by_conditional(run: Run, parts: Parts) -> Array:
+    """What the conditional row sees: an edit's picture too."""
+    return parts.conditional + (0 if run.image_guidance_scale is None else parts.image)
 
 
 def over_slots(
@@ -162,8 +202,8 @@ def over_slots(
         slots.state[i] = part.state.reshape(-1)
         slots.kept[i] = part.kept.latents.reshape(-1), part.kept.noise.reshape(-1)
         slots.mask[i] = part.kept.mask.reshape(-1)
-        seen = part.conditional + (0 if run.image_guidance_scale is None else part.image)
-        contexts[of_slots[i]] = np.stack([part.unconditional, seen, third_context(run, part)]).reshape(3, -1)
+        seen = part.unconditional, seen_by_conditional(run, part), third_context(run, part)
+        contexts[of_slots[i]] = np.stack(seen).reshape(3, -1)
     outputs, model_input = np.zeros_like(contexts), np.full_like(contexts, np.nan)
     timesteps = np.full(3 * count, np.nan, np.float32)
     step(slots, routes, outputs, model_input, timesteps)  # the start: makes the first inputs

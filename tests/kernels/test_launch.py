@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from latentrt.kernels.launch import Argument, CompiledKernel, KernelIndex, grid, kernel_arguments
+from latentrt.kernels.launch import Argument, CompiledKernel, KernelIndex, KernelSet, grid, kernel_arguments
 
 KERNEL = CompiledKernel(
     name="halve",
@@ -53,6 +53,26 @@ def test_what_the_code_cannot_take_is_refused(values: dict[str, int], says: str)
         kernel_arguments(KERNEL, values)
 
 
+@pytest.mark.parametrize(
+    ("gpu", "chosen"),
+    [("sm86", "sm86"), ("sm87", "sm86"), ("sm80", "sm80"), ("sm89", "sm86"), ("sm90", "sm90"), ("sm100", "ptx")],
+)
+def test_the_code_that_a_gpu_runs_best_is_chosen(gpu: str, chosen: str) -> None:
+    held = tuple(msgspec.structs.replace(KERNEL, target=target) for target in ("ptx", "sm80", "sm86", "sm90"))
+    kernels = KernelSet(KernelIndex(schema_version=2, key={}, kernels=held), lambda file: b"")
+    assert kernels.select("halve", "float16", gpu).target == chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "gpu"), [("halve", "float16", "sm75"), ("halve", "float32", "sm90"), ("double", None, "sm90")]
+)
+def test_code_that_there_is_not(name: str, dtype: str | None, gpu: str) -> None:
+    held = tuple(msgspec.structs.replace(KERNEL, target=target) for target in ("ptx", "sm90"))
+    kernels = KernelSet(KernelIndex(schema_version=2, key={}, kernels=held), lambda file: b"")
+    with pytest.raises(LookupError, match=f"{name} of {dtype} for {gpu} is not among"):
+        kernels.select(name, dtype, gpu)
+
+
 def test_the_record_survives_json() -> None:
-    index = KernelIndex(schema_version=1, triton="3.6.0", kernels=(KERNEL,))
+    index = KernelIndex(schema_version=2, key={"triton": "3.6.0"}, kernels=(KERNEL,))
     assert msgspec.json.decode(msgspec.json.encode(index), type=KernelIndex) == index

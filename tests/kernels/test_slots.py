@@ -1,4 +1,4 @@
-"""Steps of many slots in numpy: against the runtime's loop, and diffusers' rescaled guidance."""
+"""Steps of many slots in numpy: against the tables' definition, and diffusers' rescaled guidance."""
 
 from __future__ import annotations
 
@@ -11,36 +11,7 @@ from latentrt.kernels.slots import Route, denoise_slots, empty_slots, rescale_fa
 from latentrt.kernels.table_rows import COLUMNS, HISTORY, Column, table_rows
 
 from .random_values import values
-from .slot_runs import over_slots, run_of, through_the_runtime
-
-RUNS = {
-    "euler": run_of("euler", 6),
-    "euler without guidance": run_of("euler", 4, guidance=1.0),
-    "euler, guidance in the middle": run_of("euler", 9, table={"guidance_interval": (0.3, 0.7)}),
-    "euler ancestral": run_of("euler_a", 5),
-    "ddpm": run_of("ddpm", 6),
-    "heun": run_of("heun", 4),
-    "lms": run_of("lms", 7),
-    "pndm": run_of("pndm", 9),
-    "dpm++ 2m": run_of("dpmpp_2m", 8),
-    "dpm++ 2m sde": run_of("dpmpp_2m_sde", 5),
-    "dpm++ 3m sde": run_of("dpmpp_3m_sde", 6),
-    "dpm2 ancestral": run_of("dpm2_a", 4),
-    "unipc": run_of("unipc", 7),
-    "sa solver": run_of("sa_solver", 8),
-    "lcm": run_of("lcm", 4, guidance=1.0),
-    "image to image": run_of("dpmpp_2m", 10, table={"strength": 0.6}),
-    "edit": run_of("dpmpp_2m", 6, guidance=7.5, image_guidance_scale=1.5),
-    "edit, guidance in the middle": run_of(
-        "euler", 6, image_guidance_scale=1.5, table={"guidance_interval": (0.3, 0.7)}
-    ),
-    "skipped layers": run_of("euler", 6, skip_scales=(0, 2.8, 2.8, 2.8, 0, 0)),
-    "skipped layers without guidance": run_of("euler", 4, guidance=1.0, skip_scales=(0, 2.8, 2.8, 0)),
-    "outside a mask": run_of("euler", 6, kept=True),
-    "outside a mask, two evaluations a step": run_of("heun", 4, kept=True),
-    "outside a mask, ancestral": run_of("euler_a", 5, kept=True, table={"strength": 0.7}),
-}
-
+from .slot_runs import RUNS, by_definition, over_slots, run_of
 
 ROUTE = np.array([[0, 0, 1, 0, 0, 1, 0]], np.int32)
 
@@ -53,7 +24,7 @@ def test_all_samplers_side_by_side_end_where_each_ends_alone() -> None:
     shape = (4, 5, 7)
     last = over_slots(denoise_slots, list(RUNS.values()), shape)
     for name, state in zip(RUNS, last, strict=True):
-        expected = through_the_runtime(RUNS[name], shape)
+        expected = by_definition(RUNS[name], shape)
         assert np.isfinite(expected).all(), name
         assert_same(state, expected)
 

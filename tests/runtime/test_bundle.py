@@ -131,7 +131,7 @@ def test_no_bundle_there(tmp_path: Path, make: Callable[[Path], object]) -> None
 
 
 def test_an_unknown_provider(emoji_bundle: Path) -> None:
-    with pytest.raises(RequestError, match=r"provider \| received: 'cuda' \| expected: auto or one of onnxruntime-cpu"):
+    with pytest.raises(RequestError, match=r"provider \| received: 'cuda' \| expected: auto or one of tensorrt, "):
         load(emoji_bundle, provider="cuda")
 
 

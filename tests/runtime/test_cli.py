@@ -102,7 +102,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "sampler": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--sampler", "eulr"], "euler"),
     "guidance": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--guidance-scale", "nan"], "guidance_scale"),
-    "output folder": (["generate", "BUNDLE", "a fox", "-o", "none/a.png"], "a file in a folder that exists"),
+    "output folder": (["generate", "BUNDLE", "a fox", "-o", "none/a.png"], "none/a.png: cannot be written"),
     "inspect": (["inspect", "nowhere"], "no bundle here"),
     "no provenance": (["inspect", "plain.png"], "no provenance"),
 }

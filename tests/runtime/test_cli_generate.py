@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,17 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a hand-over to nobody": (["--handover", "0.8"], "--refiner BUNDLE"),
     "a picture of a size that the bundle cannot": (["--image", "odd.png"], "width of the picture | received: 100"),
     "a tiny decoder that is not there": (["--decoder", "tiny"], "no tiny_decoder"),
+    "a schedule twice": (["--option", "schedule=karras"], "sampler_options has schedule"),
+    "a number that is a text": (["--sampler", "ddim", "--option", "eta=much"], "eta"),
+    "a number beyond any": (["--sampler", "ddim", "--option", "eta=" + "9" * 400], "64 bits"),
+    "a size beyond any": (["--size", "9" * 5000 + "x64"], "--size | received: 999"),
+    "a text for an encoder that there is not": (["--prompt-3", "x"], "prompt_3 | received"),
+    "bytes that are no text": (["--negative-prompt", "fox \udcff"], "negative_prompt | received: 'fox \\udcff'"),
+    "a folder for a picture": (["-o", "."], ": not the name of a PNG"),
+    "a folder called like a picture": (["-o", "folder.png"], "folder.png: a folder"),
+    "another kind of picture": (["-o", "out.jpg"], "out.jpg: not the name of a PNG"),
+    "a folder that is missing": (["-o", "none/out.png"], "none/out.png: cannot be written"),
+    "a name that is too long": (["-o", "x" * 300 + ".png"], "cannot be written | received: File name too long"),
     "a tile": (["--tile-size", "7"], "tile_size | received: 7"),
 }
 
@@ -95,12 +108,52 @@ def test_bad_input_is_one_line_and_status_2(
     save_picture(tmp_path / "in.png")
     save_picture(tmp_path / "odd.png", width=100)
     (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    before = sorted(tmp_path.iterdir())
     sampler = ["--sampler", "ddim"] if "etta=1" in arguments else []
     done = latentrt("generate", emoji_bundle, "a fox", "-o", "out.png", *arguments, *sampler, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "out.png").exists()
+    assert sorted(tmp_path.iterdir()) == before, "nothing was written"
+
+
+INSPECT: dict[str, tuple[list[str], str]] = {
+    "layers of a picture": (
+        ["in.png", "--layers"],
+        "--layers | received: in.png, a file | expected: a bundle's folder",
+    ),
+    "a picture not verified": (["in.png", "--no-verify"], "--no-verify | received: in.png"),
+    "a component of nothing": (["BUNDLE", "--component", "denoiser"], "--component | received: denoiser"),
+    "layers in JSON": (["BUNDLE", "--layers", "--json"], "--layers and --json exclude each other"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), INSPECT.values(), ids=INSPECT.keys())
+def test_options_of_inspect_that_would_do_nothing_are_refused(
+    arguments: list[str], message: str, emoji_bundle: Path, tmp_path: Path
+) -> None:
+    save_picture(tmp_path / "in.png")
+    done = latentrt("inspect", *(emoji_bundle if text == "BUNDLE" else text for text in arguments), cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_at_once_and_leaves_nothing(number: int, emoji_bundle: Path, tmp_path: Path) -> None:
+    """Also while other threads are inside an engine: 1000 steps take many seconds."""
+    arguments = ["generate", emoji_bundle, "a fox", "-o", "out.png", "--steps", "1000", "--threads", "2", "-n", "4"]
+    command = [sys.executable, "-P", "-m", "latentrt.runtime.cli", *map(str, arguments)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(4)  # it is denoising by then
+        assert process.poll() is None
+        process.send_signal(number)
+        start = time.perf_counter()
+        _, message = process.communicate(timeout=60)
+    assert time.perf_counter() - start < 3
+    assert process.returncode == 128 + number
+    assert message == "interrupted\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_are_numbers_lists_words_or_texts() -> None:

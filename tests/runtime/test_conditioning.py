@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from latentrt.runtime.conditioning import encode_texts, guidance_embedding, time_ids, unique_texts
 from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, LatentSpace, Manifest, TextEncoding
-from latentrt.runtime.request import SizeConditioning, request_from_arguments
+from latentrt.runtime.request import request_from_arguments
+from latentrt.runtime.size_conditioning import SizeConditioning
 
 EMPTY = Manifest(
     schema_version=SCHEMA_VERSION, latentrt="0", name="nothing", family="sdxl", latent_space=LatentSpace(4, 8, 8),
@@ -69,10 +70,11 @@ def test_an_encoder_that_is_left_out_gives_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("guidance_scale", "zero_omitted", "expected"), [(5.0, True, ["a"]), (5.0, False, ["a", ""]), (1.0, False, ["a"])]
+    ("guidance_scale", "zero_omitted", "expected"),
+    [(5.0, True, [("a",)]), (5.0, False, [("",), ("a",)]), (1.0, False, [("a",)])],
 )
 def test_an_omitted_negative_prompt_is_encoded_only_where_it_counts(
-    guidance_scale: float, zero_omitted: bool, expected: list[str]
+    guidance_scale: float, zero_omitted: bool, expected: list[tuple[str]]
 ) -> None:
     call = {"guidance_scale": guidance_scale, "seed": 0, "output_type": "latent"}
     request = request_from_arguments(EMPTY, ["a", "a"], **call)

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from latentrt.runtime.arguments import CallArguments
 from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import EngineError
 from latentrt.runtime.request import request_from_arguments
-from latentrt.runtime.spec import TensorSpec
+from latentrt.runtime.runner import DeviceRunner
 from latentrt.runtime.timing import Timings
 
+from .function_engine import FunctionEngine, contract_of, engines_of
 
-class Doubling:
-    """An engine whose outputs are twice its first input; it remembers what it was given."""
 
-    def __init__(self, component: str):
-        self.component = component
+class Doubling(FunctionEngine):
+    """An engine whose outputs are twice its input; it remembers what it was given."""
+
+    def __init__(self, component: str, dtype: str = "float32", limit: int = 8):
         self.given: list[NDArray[Any]] = []
-        self.closed = False
+        tensor = f"{dtype} images 4 height width"
+        sides = (1, 8, 64)
+        contract = contract_of({"latents": tensor}, {"image": tensor}, images=(1, 1, limit), height=sides, width=sides)
+        super().__init__(component, contract, self._double)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        self.given.append(next(iter(inputs.values())))
+    def _double(self, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.given.append(inputs["latents"].copy())
         return {"image": 2 * self.given[-1]}
-
-    def close(self) -> None:
-        self.closed = True
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_engine_is_loaded_once_by_whichever_thread_comes_first(bundle: Bundle
         loads.append(component)
         return Doubling(component)
 
-    engines = Engines(bundle, "onnxruntime-cpu", {}, load)
+    engines = Engines(bundle, "onnxruntime-cpu", {}, load, DeviceRunner(HostDevice()))
 
     def first(_: int) -> object:
         started.wait()
@@ -65,39 +65,57 @@ def test_an_engine_is_loaded_once_by_whichever_thread_comes_first(bundle: Bundle
 
 def test_closed_engines_load_no_more(bundle: Bundle) -> None:
     held = Doubling("vae_decoder")
-    engines = Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, Doubling)
+    engines = Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, Doubling, DeviceRunner(HostDevice()))
     engines.close()
     assert held.closed
     with pytest.raises(EngineError, match="vae_encoder: the engine is closed"):
         engines["vae_encoder"]
 
 
-def test_more_rows_than_the_profile_allows_run_in_parts(bundle: Bundle) -> None:
-    engine = Doubling("vae_decoder")
-    limit = bundle.manifest.components["vae_decoder"].profile["images"].max
-    values = np.arange((2 * limit + 1) * 4, dtype=np.float32).reshape(-1, 4, 1, 1)
-    result = Engines(bundle, "onnxruntime-cpu", {"vae_decoder": engine}, Doubling).run(
-        "vae_decoder", {"latents": values}, Timings()
-    )
-    assert [len(part) for part in engine.given] == [limit, limit, 1]
+def test_more_rows_than_the_profile_allows_run_in_parts() -> None:
+    engine = Doubling("vae_decoder", limit=8)
+    values = np.arange(17 * 4, dtype=np.float32).reshape(-1, 4, 1, 1)
+    with closing(engines_of(engine)) as engines:
+        result = engines.run("vae_decoder", {"latents": values}, Timings())
+    assert [len(part) for part in engine.given] == [8, 8, 1]
     assert np.array_equal(result["image"], 2 * values)
 
 
-def test_half_precision_stays_inside_of_the_engine(bundle: Bundle) -> None:
-    def half(tensors: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-        return tuple(msgspec.structs.replace(tensor, dtype="float16") for tensor in tensors)
-
-    record = bundle.manifest.components["vae_decoder"]
-    record = msgspec.structs.replace(record, inputs=half(record.inputs), outputs=half(record.outputs))
-    components = {**bundle.manifest.components, "vae_decoder": record}
-    changed = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, components=components))
-    engine = Doubling("vae_decoder")
-    values = np.ones((1, 4, 2, 2), np.float32)
-    result = Engines(changed, "onnxruntime-cpu", {"vae_decoder": engine}, Doubling).run(
-        "vae_decoder", {"latents": values}, Timings()
-    )
+def test_half_precision_stays_inside_of_the_engine() -> None:
+    engine = Doubling("vae_decoder", "float16")
+    with closing(engines_of(engine)) as engines:
+        result = engines.run("vae_decoder", {"latents": np.ones((1, 4, 2, 2), np.float32)}, Timings())
     assert engine.given[0].dtype == np.float16
     assert result["image"].dtype == np.float32
+
+
+def test_results_belong_to_the_caller() -> None:
+    with closing(engines_of(Doubling("vae_decoder"))) as engines:
+        first, second = (
+            engines.run("vae_decoder", {"latents": np.full((1, 4, 2, 2), value, np.float32)}, Timings())["image"]
+            for value in (1, 2)
+        )
+    assert first.max() == 2
+    assert second.min() == 4
+
+
+def test_a_released_engine_is_loaded_again_when_it_is_needed(bundle: Bundle) -> None:
+    loaded: list[Doubling] = []
+
+    def load(component: str) -> Doubling:
+        loaded.append(Doubling(component))
+        return loaded[-1]
+
+    values = {"latents": np.ones((1, 4, 2, 2), np.float32)}
+    with closing(Engines(bundle, "onnxruntime-cpu", {}, load, DeviceRunner(HostDevice()))) as engines:
+        engines.run("vae_decoder", values, Timings())
+        free = engines.runner.device.memory()[0]
+        engines.release("vae_decoder")
+        assert loaded[0].closed
+        assert engines.runner.device.memory()[0] > free, "what it left on the device goes with it"
+        engines.release("vae_decoder")
+        engines.run("vae_decoder", values, Timings())
+    assert len(loaded) == 2
 
 
 def test_every_argument_of_a_call_is_described_and_understood() -> None:

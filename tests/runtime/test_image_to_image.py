@@ -82,6 +82,21 @@ def test_calls_equal_diffusers(
     assert np.abs(received - expected).max() <= LATENT_LIMIT
 
 
+@pytest.mark.parametrize("steps", [8, 9])
+@pytest.mark.parametrize("strength", [0.6, 1.0])
+def test_what_differs_from_diffusers_is_rounding(
+    steps: int, strength: float, references: dict[str, Any], pipelines: dict[str, Pipeline]
+) -> None:
+    """An untrained denoiser leaves the noise in the latents: after a whole run, which begins at 15 times the noise of
+    unit variance, they are three times as large as after a part of it, and so is their rounding.
+    """
+    call: dict[str, Any] = {"prompt": "a fox", "num_inference_steps": steps, "guidance_scale": 5.0}
+    call |= {"image": picture(96, 96), "strength": strength}
+    expected = of_diffusers(references["tiny"], call, "latent")
+    received = pipelines["tiny"](**call, seed=SEED, output_type="latent").images
+    assert np.abs(received - expected).max() <= 3e-6 * np.abs(expected).max()
+
+
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
     "euler_a": ("EulerAncestralDiscreteScheduler", {}),
@@ -173,6 +188,19 @@ def test_one_picture_per_prompt_or_per_image(pipelines: dict[str, Pipeline]) -> 
     one_by_one = pipe(["a fox", "an owl"], image=each, seed=3, num_images_per_prompt=2, **call).images
     assert np.abs(together - np.stack(alone)).max() <= 1e-5
     assert np.array_equal(one_by_one, together)
+
+
+def test_latents_are_the_state_that_a_run_goes_on_from(
+    references: dict[str, Any], pipelines: dict[str, Pipeline]
+) -> None:
+    """With diffusers they take the place of the picture, which its pipeline wants all the same."""
+    state = np.random.default_rng(5).standard_normal((1, 4, 16, 16), dtype=np.float32) * 3
+    call: dict[str, Any] = {"prompt": "a fox", "num_inference_steps": 8, "denoising_start": 0.5, "guidance_scale": 5.0}
+    given = {**call, "image": picture(128, 128), "latents": torch.from_numpy(state)}
+    expected = of_diffusers(references["emoji"], given, "latent")
+    for name in ("latents", "image"):
+        received = pipelines["emoji"](**call, **{name: state}, output_type="latent").images
+        assert np.abs(received - expected).max() <= LATENT_LIMIT
 
 
 def test_the_encoder_is_loaded_when_it_is_needed(emoji_bundle: Path) -> None:

@@ -20,6 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
     "square": {},
     "guidance 1": {"guidance_scale": 1.0},
     "guidance 0": {"guidance_scale": 0.0},
+    "rescaled guidance": {"guidance_rescale": 0.7},
     "negative prompt": {"negative_prompt": "a red background"},
     "empty negative prompt": {"negative_prompt": ""},
     "empty prompt": {"prompt": ""},

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentrt.runtime import Pipeline, load
+from latentrt.runtime.denoise_plan import DenoisePlan
 from latentrt.runtime.errors import BundleError, EngineError, RequestError
+from latentrt.runtime.graphs import Step
 from latentrt.runtime.manifest import decode_manifest, encode_manifest
-from latentrt.runtime.timing import Timings
+from latentrt.runtime.provenance import read_provenance
 
 State = dict[str, NDArray[np.float32]]
 
@@ -125,7 +127,7 @@ def test_threads_share_a_pipeline_and_get_their_own_pictures(emoji: Pipeline) ->
 def test_a_closed_pipeline_says_so(emoji_bundle: Path) -> None:
     with load(emoji_bundle, verify=False) as pipe:
         pass
-    with pytest.raises(EngineError, match="the engine is closed"):
+    with pytest.raises(EngineError, match="the pipeline is closed"):
         pipe("a fox", num_inference_steps=1)
 
 
@@ -137,19 +139,39 @@ def test_one_thread_draws_the_same_picture(emoji: Pipeline, emoji_bundle: Path) 
 
 def test_guidance_outside_its_interval_costs_one_row(emoji: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    run = emoji.engines.run
+    step = DenoisePlan.step
 
-    def count(component: str, inputs: Mapping[str, NDArray[np.float32]], timings: Timings) -> object:
-        if component == "denoiser":
-            rows.append(len(inputs["sample"]))
-        return run(component, inputs, timings)
+    def count(plan: DenoisePlan, groups: int) -> Step:
+        rows.append(groups)
+        return step(plan, groups)
 
-    monkeypatch.setattr(emoji.engines, "run", count)
+    monkeypatch.setattr(DenoisePlan, "step", count)
     emoji("a fox", num_inference_steps=10, guidance_scale=5.0, guidance_interval=(0.2, 0.6))
     assert rows == [1, 1, 2, 2, 2, 2, 1, 1, 1, 1]
     rows.clear()
-    emoji("a fox", num_inference_steps=3, guidance_scale=[5.0, 1.0, 2.0])
-    assert rows == [2, 1, 2]
+    emoji("a fox", num_inference_steps=5, guidance_scale=[5.0, 1.0, 2.0, 0.5, -1.0])
+    assert rows == [2, 1, 2, 1, 1], "a scale of 1 or less is no guidance"
+
+
+def test_a_scale_below_1_in_a_list_is_no_guidance(emoji: Pipeline) -> None:
+    def final(*scales: float) -> NDArray[np.float32]:
+        images: NDArray[np.float32] = emoji(
+            "a fox", seed=1, num_inference_steps=3, guidance_scale=scales, output_type="latent"
+        ).images
+        return images
+
+    assert np.array_equal(final(5, 0.3, 0), final(5, 1, 1))
+
+
+def test_numpy_values_are_recorded_as_plain_ones(emoji: Pipeline, tmp_path: Path) -> None:
+    output = emoji(
+        np.str_("a fox"), num_inference_steps=np.int64(3), guidance_scale=[np.float32(3), 2.0, np.float64(1.5)],
+        guidance_interval=(np.float32(0), np.float64(1)), sampler="ddim", width=np.int32(128), seed=[np.uint32(5)],
+        sampler_options={"eta": np.float32(0.25)},
+    )  # fmt: skip
+    made, _ = read_provenance(output.save(tmp_path / "a.png")[0])
+    assert made is not None
+    assert (made.guidance_scale, made.sampler_options, made.seed) == ((3.0, 2.0, 1.5), {"eta": 0.25}, 5)
 
 
 def test_sampler_options_reach_the_table(emoji: Pipeline) -> None:
@@ -162,7 +184,7 @@ def test_sampler_options_reach_the_table(emoji: Pipeline) -> None:
     output = emoji("a fox", seed=1, sampler_options={"timesteps": timesteps}, callback_on_step_end=look)
     assert seen == timesteps
     assert output.provenance[0].num_inference_steps == 4
-    assert output.provenance[0].sampler_options == {"timesteps": timesteps}
+    assert output.provenance[0].sampler_options == {"timesteps": tuple(timesteps)}
     with pytest.raises(RequestError, match="etta"):
         emoji("a fox", sampler="ddim", sampler_options={"etta": 0.5})
 

@@ -94,6 +94,30 @@ def test_a_folder_that_does_not_exist(emoji: Pipeline, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_write_that_is_cut_short_leaves_nothing(
+    emoji: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = emoji("a fox", num_inference_steps=1)
+    write = Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        written = write(path, data[: len(data) // 2])
+        if data:
+            raise KeyboardInterrupt
+        return written
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        output.save(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a", "."])
+def test_other_names_than_those_of_pngs_are_refused(emoji: Pipeline, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OutputError, match=r"not the name of a PNG \| expected: a name that ends in .png"):
+        emoji("a fox", num_inference_steps=1).save(tmp_path / name)
+
+
 def test_arrays_cannot_be_saved(emoji: Pipeline, tmp_path: Path) -> None:
     output = emoji("a fox", num_inference_steps=1, output_type="np")
     with pytest.raises(RequestError, match="output_type='pil'"):

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import diffusers
+import msgspec
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from latentrt.runtime import Pipeline, RefinedPipeline, load
+from latentrt.runtime import RefinedPipeline, load
+from latentrt.runtime.callback import StepState
 from latentrt.runtime.errors import BundleError, RequestError
+from latentrt.runtime.manifest import decode_manifest, encode_manifest
 from latentrt.runtime.provenance import read_provenance
 from latentrt.runtime.refiner import going_on
 
 LATENT_LIMIT = 1e-4  # max-abs, on latents of up to about 4
 IMAGE_LIMIT = 1e-3  # max-abs, on images in 0..1
 SEED = 9
-
-State = dict[str, NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,17 @@ def test_what_both_bundles_hold_is_loaded_once(pipe: RefinedPipeline) -> None:
     assert pipe.refiner.engines["vae_encoder"] is pipe.base.engines["vae_encoder"]
 
 
+def test_offloaded_text_encoders_are_not_shared(tiny_bundle: Path, refiner_bundle: Path, pipe: RefinedPipeline) -> None:
+    arguments: dict[str, Any] = {"seed": SEED, "num_inference_steps": 3, "output_type": "latent"}
+    with load(tiny_bundle, refiner=refiner_bundle, offload="text", verify=False) as offloading:
+        for prompt in ("a lighthouse", "a lighthouse", "a boat"):
+            received, expected = offloading(prompt, **arguments).images, pipe(prompt, **arguments).images
+            np.testing.assert_array_equal(received, expected)
+        for half in (offloading.base, offloading.refiner):
+            assert half.engines.get("text_encoder_2") is None
+        assert offloading.refiner.engines.get("vae_decoder") is offloading.base.engines.get("vae_decoder")
+
+
 def test_a_seed_gives_the_same_picture_in_any_batch(pipe: RefinedPipeline) -> None:
     call: dict[str, Any] = {"num_inference_steps": 5, "sampler": "euler_a", "output_type": "np", "guidance_scale": 3.0}
     for way in ({"handover": 0.6}, {"refiner_strength": 0.4}):
@@ -176,19 +189,47 @@ def test_samplers_with_other_states_hand_over(pipe: RefinedPipeline) -> None:
 
 
 def test_the_callback_sees_both_and_can_stop_either(pipe: RefinedPipeline) -> None:
-    seen: list[tuple[Pipeline, int]] = []
+    seen: list[int] = []
 
-    for last, done in ((99, 10), (8, 9), (3, 4)):
+    for last, done in ((99, 10), (8, 9), (7, 8), (3, 4)):
 
-        def look(of: Pipeline, index: int, timestep: float, state: State, last: int = last) -> bool:
-            seen.append((of, index))
+        def look(of: RefinedPipeline, index: int, timestep: float, state: StepState, last: int = last) -> bool:
+            assert of is pipe
+            seen.append(index)
             return index < last
 
         seen.clear()
         output = pipe("a fox", num_inference_steps=10, guidance_scale=1.0, callback_on_step_end=look)
         assert output.steps_done == done
-        assert [index for _, index in seen] == list(range(done))
-        assert [of for of, _ in seen] == [pipe.base if index < 8 else pipe.refiner for index in range(done)]
+        assert seen == list(range(done)), "8 steps of the base, 2 of the refiner"
+        made = output.provenance[0]
+        assert made.stopped_after == (done if last < 9 else None)
+        assert (made.refiner is None) == (done <= 8), "the refiner has not touched the picture"
+
+
+def test_the_steps_of_both_can_be_shown(pipe: RefinedPipeline) -> None:
+    shown: list[NDArray[np.float32]] = []
+
+    def show(of: RefinedPipeline, index: int, timestep: float, state: StepState) -> None:
+        shown.append(of.decode(state["denoised"]))
+
+    final = pipe("a fox", num_inference_steps=5, callback_on_step_end=show, seed=1, output_type="np").images
+    assert len(shown) == 5
+    assert np.abs(shown[-1] - final).max() <= IMAGE_LIMIT
+
+
+def test_a_refiner_needs_no_decoder_of_its_own(tiny_bundle: Path, refiner_bundle: Path, tmp_path: Path) -> None:
+    shutil.copytree(refiner_bundle, tmp_path / "refiner")
+    manifest = decode_manifest((refiner_bundle / "manifest.json").read_bytes(), where="")
+    kept = msgspec.structs.replace(
+        manifest,
+        engines=tuple(engine for engine in manifest.engines if engine.component != "vae_decoder"),
+        components={name: value for name, value in manifest.components.items() if name != "vae_decoder"},
+    )
+    (tmp_path / "refiner" / "manifest.json").write_bytes(encode_manifest(kept))
+    with load(tiny_bundle, refiner=tmp_path / "refiner", verify=False) as pipe:
+        output = pipe("a fox", num_inference_steps=5, tile_size=64, tile_overlap=0.3)
+    assert output.images[0].size == (96, 96)
 
 
 def test_pngs_name_the_refiner(pipe: RefinedPipeline, tmp_path: Path) -> None:
@@ -219,6 +260,8 @@ def test_pngs_name_the_refiner(pipe: RefinedPipeline, tmp_path: Path) -> None:
             "mask_image with a hand-over .* refiner_strength",
         ),
         ({"sampler": "eulr"}, "euler"),
+        ({"decoder": "huge"}, r"decoder \| received: 'huge'"),
+        ({"callback_on_step_end": 5}, r"callback_on_step_end \| received: 5"),
     ],
 )
 def test_calls_that_cannot_be_run(

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from latentrt.runtime import Pipeline
 from latentrt.runtime.encode import encode
 from latentrt.runtime.errors import BundleError, RequestError
 from latentrt.runtime.pictures import pixels_from
+from latentrt.runtime.spec import AxisRange
 from latentrt.runtime.tiles import in_tiles, starts, weights
 from latentrt.runtime.timing import Timings
 
@@ -137,9 +139,39 @@ def test_tiles_that_cannot_be(emoji: Pipeline, arguments: dict[str, Any], messag
 
 
 def test_latents_that_cannot_be_decoded(emoji: Pipeline) -> None:
-    for shape in ((4, 16, 16), (1, 3, 16, 16), (1, 4, 16, 4)):
+    for shape in ((4, 16, 16), (1, 3, 16, 16), (1, 4, 16, 4), (0, 4, 16, 16)):
         with pytest.raises(RequestError, match="latents to decode"):
             emoji.decode(np.zeros(shape, np.float32))
+
+
+def test_what_is_no_array_cannot_be_decoded(emoji: Pipeline) -> None:
+    for latents in ("latents", [1.0], np.zeros((1, 4, 16, 16), complex)):
+        with pytest.raises(RequestError, match=r"latents to decode .* an array of numbers"):
+            emoji.decode(latents)
+
+
+def test_a_picture_larger_than_the_encoder_is_encoded_in_tiles(
+    emoji: Pipeline, emoji_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Image.open(emoji_checkpoint / "contact_sheet.png") as sheet:
+        pixels = pixels_from(sheet.crop((0, 0, 192, 160)), 160, 192)
+    whole = encode(emoji.engines, pixels, Timings())
+    component = emoji.bundle.manifest.components["vae_encoder"]
+    small = msgspec.structs.replace(component, profile={**component.profile, "width": AxisRange(8, 12, 16)})
+    seen: list[tuple[int, ...]] = []
+    run = emoji.engines.run
+
+    def record(name: str, inputs: dict[str, Array], timings: Timings) -> dict[str, Array]:
+        seen.append(inputs["image"].shape)
+        return run(name, inputs, timings)
+
+    monkeypatch.setattr(emoji.engines, "run", record)
+    monkeypatch.setitem(emoji.bundle.manifest.components, "vae_encoder", small)
+    tiled = encode(emoji.engines, pixels, Timings())
+    assert set(seen) == {(1, 3, 160, 96)}, "the height fits"
+    for part, reference in zip(tiled, whole, strict=True):
+        assert part.shape == (1, 4, 20, 24)
+        assert np.abs(part - reference).mean() <= 0.05 * np.abs(reference).mean()
 
 
 def test_a_bundle_without_a_tiny_decoder_says_so(emoji: Pipeline) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from latentrt.export.checkpoint import Checkpoint, read_checkpoint
 from latentrt.export.pretrained import network_weights
 from latentrt.export.single_file.clip_tokenizer import ClipTokenizer
-from latentrt.runtime.errors import CheckpointError
+from latentrt.runtime.errors import CheckpointError, RequestError
 
 from .conftest import Saved
 
@@ -120,7 +120,13 @@ def test_sd3_without_t5(saved: Saved, tmp_path: Path) -> None:
 def test_t5s_tokenizer_comes_from_elsewhere(saved: Saved, tmp_path: Path) -> None:
     path = saved("sd3")[1]
     assert "tokenizer_3" not in read_checkpoint(path).tokenizers
+    with pytest.raises(CheckpointError, match=r"no tokenizer .* received: a folder without them .* spiece\.model"):
+        read_checkpoint(path, parts={"tokenizer_3": tmp_path})
+    (tmp_path / "spiece.model").touch()
     assert read_checkpoint(path, parts={"tokenizer_3": tmp_path}).tokenizers["tokenizer_3"] == tmp_path
+    state = without(load_file(path), "text_encoders.t5xxl.")
+    with pytest.raises(RequestError, match=r"--tokenizer-3 .* a T5 text encoder, which this checkpoint lacks"):
+        read_checkpoint(saved_as(tmp_path / "model.safetensors", state), parts={"tokenizer_3": tmp_path})
 
 
 def test_tokenizers_by_family(saved: Saved) -> None:

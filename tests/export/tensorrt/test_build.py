@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -17,9 +18,12 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from latentrt.export.tensorrt.build import BuilderOptions, EngineTask, build_engine
-from latentrt.export.tensorrt.compiler import heavy_types
-from latentrt.runtime.errors import ExportError, RequestError
+from latentrt.export.tensorrt.build import EngineTask, build_engine
+from latentrt.export.tensorrt.builder import builder_log
+from latentrt.export.tensorrt.compiler import expected_types, heavy_types
+from latentrt.export.tensorrt.library import import_library
+from latentrt.export.tensorrt.network import add_profiles, check_types, parse
+from latentrt.runtime.errors import ExportError, OutputError
 from latentrt.runtime.spec import AxisRange, TensorSpec
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has no wheel for this machine")
@@ -96,7 +100,45 @@ def test_a_graph_that_computes_in_another_type_than_it_should_is_named(task: Eng
         build_engine(replace(task, types={"the_convolution": "float32"}))
     with pytest.raises(ExportError, match="no layer for another_node"):
         build_engine(replace(task, types={**task.types, "another_node": "float16"}))
+    with pytest.raises(ExportError, match="the_convolution in float16, not in the graph"):
+        build_engine(replace(task, types={}))
     assert not task.out.exists()
+
+
+#: Every kind of heavy node, the last of each in fp32.
+PARTLY_HALF = """<ir_version: 10, opset_import: ["" : 23]>
+graph (float16[rows, 4, height, width] sample) => (float[rows, 4, height, width] model_output)
+<float16[4, 4, 1, 1] kernel = {KERNEL}, float16[4, 4] weight = {KERNEL}> {
+   wide_kernel = Cast <to = 1> (kernel)
+   wide_weight = Cast <to = 1> (weight)
+   [half_conv] a = Conv (sample, kernel)
+   [half_deconv] b = ConvTranspose (a, kernel)
+   [half_matmul] c = MatMul (b, weight)
+   [half_einsum] d = Einsum <equation = "rcwi,ij->rcwj"> (c, weight)
+   [half_attention] e = Attention (d, d, d)
+   f = Cast <to = 1> (e)
+   [wide_conv] g = Conv (f, wide_kernel)
+   [wide_deconv] h = ConvTranspose (g, wide_kernel)
+   [wide_matmul] i = MatMul (h, wide_weight)
+   [wide_einsum] model_output = Einsum <equation = "rcwi,ij->rcwj"> (i, wide_weight)
+}"""
+
+
+def test_a_graph_that_is_left_in_fp32_in_part_is_refused_with_each_name(task: EngineTask) -> None:
+    ir.save(ir.from_onnx_text(PARTLY_HALF.replace("KERNEL", ", ".join([HALF] * 16))), task.graph)
+    half = [f"half_{name}" for name in ("conv", "deconv", "matmul", "einsum", "attention")]
+    wide = [f"wide_{name}" for name in ("conv", "deconv", "matmul", "einsum")]
+    library = import_library("tensorrt-rtx")
+    log = builder_log(library, lambda line: None)
+    builder = library.module.Builder(log)
+    network = library.create_network(builder)
+    parser = parse(library, network, log, task.graph)
+    types = {**dict.fromkeys(half, "float16"), **dict.fromkeys(wide, "float32")}
+    assert check_types("denoiser", network, types) == len(types)
+    expected = "; ".join(f"{name} in float32, not float16" for name in wide)
+    with pytest.raises(ExportError, match=f"received: {expected} "):
+        check_types("denoiser", network, dict.fromkeys(types, "float16"))
+    del parser, network, builder
 
 
 def test_a_contract_that_the_graph_does_not_have(task: EngineTask) -> None:
@@ -110,14 +152,42 @@ def test_an_operator_that_tensorrt_does_not_have_is_named(task: EngineTask, tmp_
         build_engine(replace(task, graph=write_graph(tmp_path, "NoSuchOperator")))
 
 
-def test_a_builder_that_is_killed_is_an_error(task: EngineTask) -> None:
+def test_a_builder_that_is_killed_is_an_error_with_its_memory_and_its_last_words(task: EngineTask) -> None:
     def kill(phase: str, fraction: float) -> None:
         for child in multiprocessing.active_children():
             child.kill()
 
-    with pytest.raises(ExportError, match=r"SIGKILL.*memory"):
+    words = r"denoiser: .*tensorrt-rtx engine failed.*SIGKILL, with 0\.[1-9] GB of memory taken of the .*log: .*memory"
+    with pytest.raises(ExportError, match=words):
         build_engine(task, kill)
-    assert not task.out.exists()
+    assert not task.out.parent.exists()
+
+
+def test_any_failure_of_the_builder_is_told_with_the_component_and_the_provider(
+    task: EngineTask, capfd: pytest.CaptureFixture[str]
+) -> None:
+    nonsense: Any = 0
+    with pytest.raises(ExportError, match=r"denoiser: .*tensorrt-rtx engine failed .* received: TypeError: .*; log: "):
+        build_engine(replace(task, profiles=nonsense))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_engine_that_cannot_be_written(task: EngineTask, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"denoiser.engine: cannot be written .* make room"):
+        build_engine(replace(task, out=tmp_path / "file" / "denoiser.engine"))
+
+
+def test_a_disk_that_is_full_leaves_no_half_engine(task: EngineTask) -> None:
+    """The builder inherits how large its files may be."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"denoiser.engine: cannot be written .* File too large .* make room"):
+            build_engine(task)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(task.out.parent.iterdir()) == []
 
 
 def test_the_builder_ends_with_a_build_that_is_killed(task: EngineTask) -> None:
@@ -166,10 +236,65 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def test_rtx_has_no_version_compatible_engines(task: EngineTask) -> None:
-    with pytest.raises(RequestError, match=r"--version-compatible.*tensorrt-rtx.*--provider tensorrt"):
-        build_engine(replace(task, options=BuilderOptions(version_compatible=True)))
+def test_each_warning_of_the_builder_is_kept_once() -> None:
+    library, lines = import_library("tensorrt-rtx"), list[str]()
+    log, severity = builder_log(library, lines.append), library.module.ILogger
+    for text in ("a weight was rounded", "a weight was clipped", "a weight was rounded"):
+        log.log(severity.WARNING, text)
+    log.log(severity.VERBOSE, "details")
+    log.log(severity.ERROR, "it failed")
+    assert list(log.warnings) == ["a weight was rounded", "a weight was clipped"]
+    assert lines == ["a weight was rounded", "a weight was clipped", "a weight was rounded", "it failed"]
+    assert log.last_error == "it failed"
 
 
 def test_heavy_types_are_those_of_the_graph(task: EngineTask) -> None:
     assert heavy_types(ir.load(task.graph)) == {"the_convolution": "float16"}
+
+
+def test_a_rewrite_that_leaves_a_node_in_fp32_is_found(task: EngineTask, tmp_path: Path) -> None:
+    """What is expected comes from the portable graph, and from the precision for nodes that replace others."""
+    portable, rewritten = ir.load(task.graph), ir.load(task.graph)
+    (node, *_) = rewritten.graph
+    node.outputs[0].dtype = ir.DataType.FLOAT
+    assert expected_types(portable, rewritten, "fp16") == {"the_convolution": "float16"}
+    node.name = "instead_of_another"
+    assert expected_types(portable, rewritten, "bf16") == {"instead_of_another": "bfloat16"}
+
+
+def test_profiles_are_what_the_manifest_says(task: EngineTask) -> None:
+    """What the library is told, as it tells it again: built engines are only read where there is a GPU."""
+    library = import_library("tensorrt-rtx")
+    builder = library.module.Builder(builder_log(library, lambda line: None))
+    config = builder.create_builder_config()
+    made = []
+
+    class Recorder:
+        def create_optimization_profile(self) -> Any:
+            made.append(builder.create_optimization_profile())
+            return made[-1]
+
+    narrow = {**PROFILE, "width": AxisRange(8, 8, 8)}
+    add_profiles(Recorder(), config, task.inputs, (PROFILE, narrow))
+    assert config.num_optimization_profiles == 2
+    assert [[tuple(shape) for shape in profile.get_shape("sample")] for profile in made] == [
+        [(1, 4, 8, 8), (2, 4, 16, 16), (4, 4, 24, 24)],
+        [(1, 4, 8, 8), (2, 4, 16, 8), (4, 4, 24, 8)],
+    ]
+
+
+@pytest.mark.gpu
+def test_a_built_engine_is_what_the_manifest_says(task: EngineTask) -> None:
+    """Its inputs, outputs, types and ranges, and the type of its convolution, read from the engine itself."""
+    library = import_library("tensorrt-rtx")
+    build_engine(replace(task, targets=library.check_targets(())))
+    trt, log = library.module, builder_log(library, lambda line: None)
+    engine = trt.Runtime(log).deserialize_cuda_engine(task.out.read_bytes())
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    assert names == ["sample", "model_output"]
+    assert {engine.get_tensor_dtype(name).name for name in names} == {"HALF"}
+    assert tuple(engine.get_tensor_shape("sample")) == (-1, 4, -1, -1)
+    shapes = [tuple(shape) for shape in engine.get_tensor_profile_shape("sample", 0)]
+    assert shapes == [(1, 4, 8, 8), (2, 4, 16, 16), (4, 4, 24, 24)]
+    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.ONELINE)
+    assert "the_convolution" in layers

@@ -1,4 +1,4 @@
-"""Whole runs of samplers through the kernel of a step, against the runtime's loop."""
+"""Whole runs of samplers through the kernel of a step, against the tables' definition."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from latentrt.kernels.gpu.denoise_step import denoise_step
 from latentrt.kernels.gpu.philox_normal import philox_normal
 from latentrt.kernels.slots import Slots
 
-from ..slot_runs import MakeNoise, Run, over_slots, run_of, through_the_runtime
+from ..slot_runs import MakeNoise, Run, by_definition, over_slots, run_of
 from .conftest import Launch
 
 SHAPE = (4, 7, 9)
@@ -40,11 +40,11 @@ def assert_same_ends(launch: Launch, runs: Mapping[str, Run], make_noise: MakeNo
 
     last = over_slots(step, list(runs.values()), SHAPE, make_noise)
     for name, state in zip(runs, last, strict=True):
-        expected = through_the_runtime(runs[name], SHAPE)
+        expected = by_definition(runs[name], SHAPE)
         np.testing.assert_allclose(state, expected, rtol=0, atol=2e-5 * np.abs(expected).max(), err_msg=name)
 
 
-def test_samplers_side_by_side_end_where_the_runtime_ends(launch: Launch) -> None:
+def test_samplers_side_by_side_end_where_each_ends_alone(launch: Launch) -> None:
     """One launch a step for all of them; those that are done wait for the others."""
     assert_same_ends(launch, SAMPLERS)
 

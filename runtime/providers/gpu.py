@@ -1,0 +1,56 @@
+"""The GPU that providers share, and what they say when something goes wrong on it."""
+
+from __future__ import annotations
+
+import re
+
+from ..bundle import Bundle
+from ..bundle_kernels import kernels_of
+from ..device.driver import check_driver
+from ..device.interface import Device
+from ..device.memory import gigabytes
+from ..errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
+
+#: How the libraries say that memory is short, and that CUDA or a library upon it failed.
+_NO_MEMORY = re.compile(r"out ?of ?memory|failed to allocate memory", re.IGNORECASE)
+_FAILURE = re.compile(r"cuda runtime|cuda driver|(cuda|cudnn|cublas)\w* failure", re.IGNORECASE)
+
+
+def check_cuda() -> None:
+    """Check that the GPU can be reached.
+
+    Raises:
+        MissingDependencyError: cuda-core is not installed.
+        EngineError: there is no driver, or it is older than cuda-core wants.
+    """
+    try:
+        import cuda.core  # noqa: F401
+        from cuda.bindings import __version__
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cuda":
+            raise
+        remedy = "install it: pip install cuda-core, which each of their extras brings"
+        raise MissingDependencyError("providers for GPUs need cuda-core", remedy=remedy) from None
+    check_driver((int(__version__.split(".")[0]), 0))
+
+
+def open_gpu(bundle: Bundle) -> Device:
+    """The GPU, with the kernels of a bundle.
+
+    Raises:
+        EngineError: there is no driver, or one that is too old.
+    """
+    from ..device.cuda import CudaDevice
+
+    return CudaDevice(kernels_of(bundle))
+
+
+def gpu_error(subject: str, reason: str, device: Device) -> EngineError:
+    """The error for a call that a library refused, by what it says: whether the device can still be used."""
+    if _NO_MEMORY.search(reason):
+        free, total = device.memory()
+        received = f"{gigabytes(free)} of {gigabytes(total)} free on {device.name}: {reason}"
+        remedy = "make smaller or fewer pictures at a time, or free memory that others hold"
+        return DeviceMemoryError(subject, received=received, remedy=remedy)
+    kind = DeviceError if _FAILURE.search(reason) else EngineError
+    return kind(subject, received=reason)

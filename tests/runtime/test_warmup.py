@@ -1,0 +1,137 @@
+"""Pipelines on their device: warm sizes, calls from many threads, tensors of other libraries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from latentrt.runtime import Pipeline, load
+from latentrt.runtime.errors import RequestError
+
+SIZES = [(96, 128), (128, 128)]
+
+
+@pytest.fixture
+def pipe(emoji_bundle: Path) -> Iterator[Pipeline]:
+    with load(emoji_bundle, verify=False, embeddings_cache=0) as pipe:
+        yield pipe
+
+
+def test_calls_for_a_warm_size_allocate_nothing(pipe: Pipeline) -> None:
+    pipe.warmup(SIZES)
+    counts = pipe.engines.device.counts
+    before = replace(counts)
+    calls: list[dict[str, Any]] = [
+        {},
+        {"negative_prompt": "blue", "sampler": "dpmpp_2m", "schedule": "karras"},
+        {"guidance_scale": 1.0, "sampler": "euler_a"},
+        {"guidance_interval": (0.3, 0.7), "sampler": "heun"},
+    ]
+    for width, height in SIZES:
+        for call in calls:
+            pipe("a fox", width=width, height=height, num_inference_steps=3, **call)
+    assert counts.allocations == before.allocations
+    assert counts.captures == before.captures
+    pipe("a fox", width=128, height=96, num_inference_steps=1)
+    assert counts.allocations > before.allocations, "a size that was not warmed"
+
+
+def test_what_cannot_be_warmed_is_refused(pipe: Pipeline) -> None:
+    with pytest.raises(RequestError, match="width"):
+        pipe.warmup([(1000, 128)])
+
+
+def test_warming_leaves_pictures_as_they_are(pipe: Pipeline, emoji: Pipeline) -> None:
+    pipe.warmup(SIZES, num_images_per_prompt=2)
+    call: dict[str, Any] = {"seed": 4, "num_images_per_prompt": 2, "num_inference_steps": 4, "output_type": "latent"}
+    np.testing.assert_allclose(pipe("a fox", **call).images, emoji("a fox", **call).images, atol=1e-5)
+
+
+def test_threads_are_served_one_after_another(pipe: Pipeline) -> None:
+    """Each sees its own steps alone, and gets the picture that it would get alone."""
+    call: dict[str, Any] = {"num_inference_steps": 4, "output_type": "latent", "sampler": "euler_a"}
+    alone = [pipe("a fox", seed=seed, **call).images for seed in range(4)]
+    steps: list[int] = []
+
+    def look(pipeline: Pipeline, index: int, timestep: float, state: object) -> None:
+        steps.append(threading.get_ident())
+
+    def draw(seed: int) -> Any:
+        return pipe("a fox", seed=seed, callback_on_step_end=look, **call).images
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(4)))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert all(len(set(steps[i : i + 4])) == 1 for i in range(0, 16, 4))
+
+
+def test_a_callback_may_use_the_pipeline(pipe: Pipeline) -> None:
+    call: dict[str, Any] = {"num_inference_steps": 3, "output_type": "latent", "sampler": "dpmpp_2m_sde"}
+    expected, inner = pipe("a fox", seed=1, **call).images, pipe("a cat", seed=2, **call).images
+    seen: list[Any] = []
+
+    def draw(pipeline: Pipeline, index: int, timestep: float, state: object) -> None:
+        seen.append(pipeline("a cat", seed=2, **call).images)
+
+    np.testing.assert_array_equal(pipe("a fox", seed=1, callback_on_step_end=draw, **call).images, expected)
+    np.testing.assert_array_equal(seen, [inner] * 3)
+
+
+def test_a_call_that_fails_or_stops_lets_the_next_one_in(pipe: Pipeline) -> None:
+    def fail(pipeline: Pipeline, index: int, timestep: float, state: object) -> None:
+        raise ZeroDivisionError
+
+    def stop(pipeline: Pipeline, index: int, timestep: float, state: object) -> bool:
+        return False
+
+    with ThreadPoolExecutor(1) as pool:
+        for end in (fail, stop):
+            try:
+                pipe("a fox", num_inference_steps=50, callback_on_step_end=end)
+            except ZeroDivisionError:  # held here, with all that its traceback refers to
+                assert end is fail
+                assert pool.submit(lambda: pipe("a fox", num_inference_steps=1)).result(timeout=60).steps_done == 1
+            assert pool.submit(lambda: pipe("a fox", num_inference_steps=1)).result(timeout=60).steps_done == 1
+
+
+def test_pictures_stay_on_the_device_for_other_libraries(emoji: Pipeline) -> None:
+    call: dict[str, Any] = {"seed": 3, "num_images_per_prompt": 2, "num_inference_steps": 2}
+    pictures = torch.from_dlpack(emoji("a fox", output_type="dlpack", **call).images)
+    assert pictures.dtype == torch.uint8
+    np.testing.assert_array_equal(pictures.numpy(), np.stack(emoji("a fox", **call).images))
+    kept = pictures.clone()
+    emoji("a cat", output_type="dlpack", **call)
+    assert torch.equal(pictures, kept), "the next call has memory of its own"
+
+
+def test_large_pictures_for_other_libraries_are_decoded_in_tiles(emoji: Pipeline) -> None:
+    call: dict[str, Any] = {"seed": 3, "num_inference_steps": 2, "tile_size": 64}
+    pictures = torch.from_dlpack(emoji("a fox", output_type="dlpack", **call).images)
+    np.testing.assert_array_equal(pictures.numpy(), np.stack(emoji("a fox", **call).images))
+
+
+def test_noise_may_be_a_tensor(emoji: Pipeline) -> None:
+    call: dict[str, Any] = {"num_inference_steps": 2, "output_type": "latent"}
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    given = emoji("a fox", latents=noise, **call).images
+    np.testing.assert_array_equal(given, emoji("a fox", latents=noise.numpy(), **call).images)
+
+
+def test_noise_on_another_device_is_refused(emoji: Pipeline) -> None:
+    class OnAGpu:
+        shape, dtype = (1, 4, 16, 16), np.dtype(np.float32)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+    with pytest.raises(RequestError, match=r"latents \| received: on CUDA \| expected: on the host"):
+        emoji("a fox", latents=OnAGpu(), num_inference_steps=1)  # type: ignore[arg-type]
