@@ -86,7 +86,7 @@ bench-full: install
 		--guidance-scale 5 --guidance-scale 1 --images 1 --images 2 --images 4 --judge examples/emoji/training --runs 25
 
 bench-gpu:
-	$(ON_GPU) latentrt.runtime.cli bench gpu --out build/gpu
+	$(ON_GPU) latentrt.runtime.cli.main bench gpu --out build/gpu
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -12,7 +12,7 @@ import msgspec
 import typer
 from typer.core import TyperGroup
 
-from ..runtime.cli_values import size_from_text
+from ..runtime.cli.values import size_from_text
 from ..runtime.errors import RequestError
 from .cli_gpu import gpu, synthetic
 

@@ -11,7 +11,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from ..runtime.cli_inspect import PIPED_WIDTH
+from ..runtime.cli.inspect import PIPED_WIDTH
 from .samplers import SamplerCosts, measure_samplers
 
 app = typer.Typer(add_completion=False)

@@ -116,7 +116,7 @@ def cannot_run(bundle: Path, provider: str, model: Published) -> str:
     so that a library that crashes ends only that."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-P", "-m", "latentrt.runtime.cli", "generate", str(bundle), PROMPTS[0], "-o",
+            sys.executable, "-P", "-m", "latentrt.runtime.cli.main", "generate", str(bundle), PROMPTS[0], "-o",
             f"{folder}/picture.png", "--provider", provider, "--size", f"{model.side}x{model.side}", "--steps", "1",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..runtime.bundle import Bundle
+from ..runtime.bundles.bundle import Bundle
 from .baselines import Device, Installed
 from .workload import Start, Workload
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.bundles.bundle import Bundle, open_bundle
+from ..runtime.bundles.manifest import Manifest
 from ..runtime.errors import LatentRTError, RequestError
-from ..runtime.manifest import Manifest
 from ..runtime.providers import PROVIDERS, available_threads
 from ..runtime.providers.choice import check_provider, choose_provider
 from .baselines import Installed, Missing, cache_folder, find, left_out, provider_side, sides_named

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..export.single_file.templates import read_template
+from ..export.checkpoints.single_file.templates import read_template
 
 Config = dict[str, Any]
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from ..runtime.cli_inspect import PIPED_WIDTH
+from ..runtime.cli.inspect import PIPED_WIDTH
 from .report_markdown import warnings
 from .results import Absent, Bound, Failure, Peaks, Record, Results
 from .table import Table, rate

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..export.flops import graph_work
-from ..runtime.bundle import Bundle
-from ..runtime.conditioning import unique_texts
-from ..runtime.request import request_from_arguments
+from ..export.graphs.flops import graph_work
+from ..runtime.bundles.bundle import Bundle
+from ..runtime.bundles.spec import TensorSpec, resolve_shape
+from ..runtime.loop.tables import table_of
+from ..runtime.requests.request import request_from_arguments
 from ..runtime.samplers import model_schedule_from_config
-from ..runtime.spec import TensorSpec, resolve_shape
-from ..runtime.tables import table_of
+from ..runtime.text.conditioning import unique_texts
 from .results import Bound, Peaks
 from .workload import Workload
 

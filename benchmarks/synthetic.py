@@ -17,8 +17,8 @@ import safetensors.torch
 import torch
 import transformers
 
-from ..export.single_file.clip_tokenizer import ClipTokenizer
-from ..export.skeleton import skeleton
+from ..export.checkpoints.single_file.clip_tokenizer import ClipTokenizer
+from ..export.networks.skeleton import skeleton
 from .published import Published
 
 

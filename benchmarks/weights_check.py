@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..export.checkpoint import Checkpoint, read_checkpoint
-from ..runtime.bundle import Bundle
+from ..export.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from ..runtime.bundles.bundle import Bundle
 from ..runtime.errors import RequestError
 
 

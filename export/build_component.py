@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..runtime import manifest as contract
+from ..runtime.bundles import manifest as contract
 from ..runtime.providers import Engine
 from .build_engine import EngineBuilder
 from .build_graph import GraphBuilder, Reference
-from .components import Component
 from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
-from .gate_inputs import GateInputs
+from .gate.gate_inputs import GateInputs
+from .gate.verify import gate
 from .kept_engines import EngineKeeper
-from .verify import gate
+from .networks.components import Component
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..runtime import manifest as contract
+from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.spec import Profile
 from ..runtime.errors import RequestError
 from ..runtime.providers import PROVIDERS, Engine
-from ..runtime.spec import Profile
-from .engine_from_onnx import CompileJob, Compiler, Graph
+from .engines.engine_from_onnx import CompileJob, Compiler, Graph
+from .engines.kernels_in_bundle import check_triton
+from .engines.tensorrt.build import BuilderOptions
+from .engines.tensorrt.library import import_library, is_tensorrt
 from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
-from .kernels_in_bundle import check_triton
+from .graphs.weights import WeightStore
 from .keys import changed_parts, export_code, graph_digest
 from .profiles import Tuning
 from .store import BundleWriter
-from .tensorrt.build import BuilderOptions
-from .tensorrt.library import import_library, is_tensorrt
-from .weights import WeightStore
 
 #: Passes an engine through the gate, or raises.
 Gate = Callable[[Engine], tuple[contract.GateRecord, ...]]
@@ -66,7 +66,7 @@ def compiler_for(options: EngineOptions) -> Compiler:
     if options.profiles not in ("span", "buckets"):
         raise RequestError("--profiles", received=options.profiles, expected="span or buckets")
     if is_tensorrt(options.provider):
-        from .tensorrt.compiler import TensorRTCompiler
+        from .engines.tensorrt.compiler import TensorRTCompiler
 
         library, builder = import_library(options.provider), options.builder
         library.check_options(
@@ -76,7 +76,7 @@ def compiler_for(options: EngineOptions) -> Compiler:
     if options != EngineOptions(options.provider):
         expected = "a provider for GPUs with --target-sm, --profiles and TensorRT's settings"
         raise RequestError("--provider", received=options.provider, expected=expected)
-    from .onnxruntime_compiler import OnnxRuntimeCompiler
+    from .engines.onnxruntime_compiler import OnnxRuntimeCompiler
 
     return OnnxRuntimeCompiler(options.provider)
 

@@ -10,23 +10,23 @@ from importlib.metadata import version
 import msgspec
 import torch
 
-from ..runtime import manifest as contract
-from ..runtime.spec import AxisRange
-from .checkpoint import Checkpoint
-from .components import Component, latent_stride
-from .engine_from_onnx import Graph
+from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.spec import AxisRange
+from .checkpoints.checkpoint import Checkpoint
+from .engines.engine_from_onnx import Graph
+from .engines.tensorrt.resources import available_memory
 from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
-from .examples import Array
-from .gate_inputs import GateInputs
-from .graph_gate import cannot_run, graph_sizes, open_graph
+from .gate.examples import Array
+from .gate.gate_inputs import GateInputs
+from .gate.graph_gate import cannot_run, graph_sizes, open_graph
+from .gate.overflow import first_overflow
+from .gate.verify import Run, Sample, gate, samples
+from .graphs.onnx_from_torch import OPSET, onnx_from_component
+from .graphs.weights import GRAPH_FOLDER, WeightStore, parameter_count
 from .keys import changed_parts, export_code
-from .onnx_from_torch import OPSET, onnx_from_component
-from .overflow import first_overflow
+from .networks.components import Component, latent_stride
 from .profiles import profile_for
 from .store import BundleWriter
-from .tensorrt.resources import available_memory
-from .verify import Run, Sample, gate, samples
-from .weights import GRAPH_FOLDER, WeightStore, parameter_count
 
 #: The libraries that decide what a graph looks like, by the names they are installed under.
 TOOLS = ("diffusers", "onnx-ir", "onnxscript", "torch", "transformers")

@@ -11,22 +11,22 @@ from dataclasses import dataclass
 
 import msgspec
 
-from ..runtime import manifest as contract
-from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.bundle import Bundle, open_bundle
 from ..runtime.errors import RequestError
 from ..runtime.providers import Engine
 from .build_engine import EngineBuilder, EngineOptions, compiler_for
-from .engine_from_onnx import Compiler
+from .engines.engine_from_onnx import Compiler
+from .engines.kernels_in_bundle import add_kernels, kernel_files
+from .engines.tensorrt.resources import check_disk
 from .events import FORCED, REUSED, BuildEvent, Report
-from .gate_inputs import GateInputs
-from .graph_gate import cannot_run, gate_against_graph
+from .gate.gate_inputs import GateInputs
+from .gate.graph_gate import cannot_run, gate_against_graph
+from .graphs.weights import WeightStore
 from .kept_engines import EngineKeeper
-from .kernels_in_bundle import add_kernels, kernel_files
 from .profiles import Tuning
 from .record import RECORD_NAME, BuildRecord
 from .store import BundleWriter
-from .tensorrt.resources import check_disk
-from .weights import WeightStore
 
 
 @dataclass(frozen=True)

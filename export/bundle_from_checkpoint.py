@@ -10,28 +10,28 @@ from pathlib import Path
 
 import msgspec
 
-from ..runtime import manifest as contract
+from ..runtime.bundles import manifest as contract
 from ..runtime.errors import RequestError
 from .buckets import Bucket
 from .build_component import Changes, ComponentBuilder
 from .build_engine import EngineBuilder, EngineOptions, compiler_for, default_precision
 from .build_graph import GraphBuilder
-from .checkpoint import Checkpoint, read_checkpoint
-from .components import Component, latent_stride, max_side, native_side, vae_scale
-from .components_from_checkpoint import components_from_checkpoint
-from .engine_from_onnx import Compiler
+from .checkpoints.checkpoint import Checkpoint, read_checkpoint
+from .checkpoints.text_encodings import text_encodings
+from .engines.engine_from_onnx import Compiler
+from .engines.kernels_in_bundle import add_kernels
+from .engines.tensorrt.resources import check_disk
 from .events import NEW, REUSED, BuildEvent, Report
-from .gate_inputs import GateInputs
+from .gate.gate_inputs import GateInputs
+from .graphs.precision import PRECISIONS
+from .graphs.weights import WeightStore
 from .kept_engines import EngineKeeper
-from .kernels_in_bundle import add_kernels
 from .manifest_from_checkpoint import manifest_from_checkpoint
-from .precision import PRECISIONS
+from .networks.components import Component, latent_stride, max_side, native_side, vae_scale
+from .networks.components_from_checkpoint import components_from_checkpoint
 from .profiles import Batch, Tuning, buckets_from_text, profiles
 from .record import RECORD_NAME, BuildRecord
 from .store import BundleWriter
-from .tensorrt.resources import check_disk
-from .text_encodings import text_encodings
-from .weights import WeightStore
 
 
 @dataclass(frozen=True)

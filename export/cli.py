@@ -9,9 +9,9 @@ from typing import Annotated
 import msgspec
 import typer
 
+from ..runtime.bundles.manifest import MANIFEST_NAME
 from ..runtime.errors import RequestError
-from ..runtime.manifest import MANIFEST_NAME
-from .checkpoint import TINY_VAE, read_checkpoint
+from .checkpoints.checkpoint import TINY_VAE, read_checkpoint
 from .cli_progress import BuildProgress, outcome, summary
 
 app = typer.Typer(add_completion=False)
@@ -98,7 +98,7 @@ def build_engines(
     Whatever has not changed since the bundle was last built is taken over; the rest says what changed.
     """
     from .build_engine import EngineOptions
-    from .tensorrt.build import BuilderOptions
+    from .engines.tensorrt.build import BuilderOptions
 
     builder = BuilderOptions(
         workspace=None if workspace is None else workspace << 20,

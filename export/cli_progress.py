@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ..runtime.cli_inspect import PIPED_WIDTH, gate_figures
-from ..runtime.manifest import EngineRecord, Manifest
+from ..runtime.bundles.manifest import EngineRecord, Manifest
+from ..runtime.cli.inspect import PIPED_WIDTH, gate_figures
 from .events import FORCED, NEW, REUSED, BuildEvent
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from ..runtime.manifest import Component, EngineRecord, FileRecord
+from ..runtime.bundles.manifest import Component, EngineRecord, FileRecord
 from .events import DAMAGED, BuildEvent, Report
 from .keys import changed_parts, graph_digest
 from .profiles import Tuning

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..runtime.manifest import Component, FileRecord
+from ..runtime.bundles.manifest import Component, FileRecord
 
 
 def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:

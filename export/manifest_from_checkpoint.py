@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from ..runtime import manifest as contract
-from ..runtime.spec import TensorSpec
+from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.spec import TensorSpec
 from ..runtime.version import __version__
 from .buckets import Bucket
 from .build_graph import TOOLS
-from .checkpoint import Checkpoint
-from .components import Component, latent_stride, native_side, task_of, vae_scale
-from .defaults import defaults_of
+from .checkpoints.checkpoint import Checkpoint
+from .checkpoints.defaults import defaults_of
+from .networks.components import Component, latent_stride, native_side, task_of, vae_scale
 from .profiles import default_bucket
 
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..runtime.bundles.spec import AxisRange, Profile
 from ..runtime.errors import RequestError
-from ..runtime.spec import AxisRange, Profile
 from .buckets import Bucket
-from .families import Family
+from .checkpoints.families import Family
 
 #: How many times its native side a denoiser of no known limit may see at most.
 _MAX_NATIVE_SIDES = 8

@@ -16,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from ..runtime.manifest import EngineRecord, Manifest
+from ..runtime.bundles.manifest import EngineRecord, Manifest
 from ..runtime.version import __version__
+from .engines.tensorrt.resources import available_memory, peak_memory
 from .events import BuildEvent, Report
 from .machine import gpus, processor_name, total_memory
-from .tensorrt.resources import available_memory, peak_memory
 
 RECORD_NAME = "build.json"
 

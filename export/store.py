@@ -15,9 +15,9 @@ from typing import IO
 
 import msgspec
 
-from ..runtime.bundle import Bundle, open_bundle
+from ..runtime.bundles.bundle import Bundle, open_bundle
+from ..runtime.bundles.manifest import MANIFEST_NAME, FileRecord, Manifest, encode_manifest
 from ..runtime.errors import BundleError, OutputError
-from ..runtime.manifest import MANIFEST_NAME, FileRecord, Manifest, encode_manifest
 from .record import RECORD_NAME
 
 #: All that a bundle's folder holds. One with anything else in it belongs to somebody, whatever its manifest says.

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import LatentRTError
+    from .images.output import Output
     from .loading import load
-    from .output import Output
     from .pipeline import Pipeline
     from .refiner import RefinedPipeline
     from .version import __version__
@@ -25,7 +25,7 @@ __all__ = ["LatentRTError", "Output", "Pipeline", "RefinedPipeline", "__version_
 #: need only a small part of this package, start quickly.
 _HOME = {
     "LatentRTError": ".errors",
-    "Output": ".output",
+    "Output": ".images.output",
     "Pipeline": ".pipeline",
     "RefinedPipeline": ".refiner",
     "__version__": ".version",

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle
+from .bundles.bundle import Bundle
+from .bundles.manifest import EngineRecord
+from .bundles.spec import axis_and_factor
 from .device.interface import Device
+from .device.runner import DeviceRunner
 from .errors import BundleError, EngineError
-from .manifest import EngineRecord
 from .providers import Engine
-from .runner import DeviceRunner
-from .spec import axis_and_factor
 from .timing import Timings
 
 

@@ -9,17 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypedDict, Unpack, overload
 
-from .bundle import open_bundle
-from .checks import integer, one_of, shown
-from .embeddings import EmbeddingsCache
+from .bundles.bundle import open_bundle
+from .device.runner import DeviceRunner
 from .engines import Engines, content, no_engine
 from .errors import RequestError
 from .pipeline import Pipeline
 from .providers import PROVIDERS, Engine, available_threads, import_provider
 from .providers.choice import choose_provider, engines_here
 from .refiner import RefinedPipeline
-from .runner import DeviceRunner
-from .tokenizer import load_vocabulary, tokenizer_for
+from .requests.checks import integer, one_of, shown
+from .text.embeddings import EmbeddingsCache
+from .text.tokenizer import load_vocabulary, tokenizer_for
 
 Path = str | os.PathLike[str]
 

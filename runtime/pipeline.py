@@ -14,29 +14,29 @@ from PIL import Image
 from tokenizers import Tokenizer
 
 from ..kernels.reference import bytes_from_image
-from .arguments import CallArguments, Size, check_names
-from .bundle import Bundle
-from .callback import Observer, StepCallback, observer_of
-from .checks import numbers
-from .conditioning import conditioning_rows, encode_texts, unique_texts
-from .decode import decode, decode_bytes, decode_on_device, decoding_from
-from .denoise import DenoiseStep, DrawNoise, Task, denoise, step_noise
+from .bundles.bundle import Bundle
+from .bundles.manifest import TextEncoding
 from .device.dlpack import is_elsewhere
-from .embeddings import EmbeddingsCache
-from .encode import encode
 from .engines import Engines
-from .guidance import row_groups, skip_scales
-from .manifest import TextEncoding
-from .noise import NoiseSource
-from .noise_source import GENERATORS
-from .output import Output, provenance_of
-from .request import Request, request_from_arguments
+from .images.decode import decode, decode_bytes, decode_on_device, decoding_from
+from .images.encode import encode
+from .images.output import Output, provenance_of
+from .loop.callback import Observer, StepCallback, observer_of
+from .loop.denoise import DenoiseStep, DrawNoise, Task, denoise, step_noise
+from .loop.guidance import row_groups, skip_scales
+from .loop.start import Start, start_of
+from .loop.tables import table_of
+from .loop.warmup import warm_up
+from .noise.sources import GENERATORS
+from .noise.torch_cpu import NoiseSource
+from .requests.arguments import CallArguments, Size, check_names
+from .requests.checks import numbers
+from .requests.request import Request, request_from_arguments
 from .samplers import SamplerTable, model_schedule_from_config
-from .start import Start, start_of
-from .tables import table_of
+from .text.conditioning import conditioning_rows, encode_texts, unique_texts
+from .text.embeddings import EmbeddingsCache
+from .text.tokenizer import token_ids
 from .timing import Timings
-from .tokenizer import token_ids
-from .warmup import warm_up
 
 Array = NDArray[np.float32]
 

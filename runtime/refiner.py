@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .arguments import CallArguments, Size
-from .callback import StepCallback, observer_of
-from .checks import fraction
 from .errors import RequestError
-from .noise_source import GENERATORS
-from .output import Output, provenance_of
+from .images.output import Output, provenance_of
+from .images.provenance import RefinerProvenance
+from .loop.callback import StepCallback, observer_of
+from .noise.sources import GENERATORS
 from .pipeline import Pipeline
-from .provenance import RefinerProvenance
-from .request import Request
+from .requests.arguments import CallArguments, Size
+from .requests.checks import fraction
+from .requests.request import Request
 from .samplers import SamplerTable
 from .timing import Timings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime import __version__, load
-from ...runtime.cli_values import interval_from_text
+from ...runtime.cli.values import interval_from_text
 from ..workload import Ask, Start
 from .drawer import Drawer, Drawn, initial_latents
 

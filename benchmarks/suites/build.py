@@ -46,8 +46,9 @@ def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[Build]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / plan.bundle.path.name
         command = [
-            sys.executable, "-P", "-m", "latentrt.runtime.cli", "build-engines", str(plan.reference), "--out", str(out),
-            "--aspects", aspects, "--precision", precision, "--provider", plan.provider, *for_targets, "--json",
+            sys.executable, "-P", "-m", "latentrt.runtime.cli.main", "build-engines", str(plan.reference),
+            "--out", str(out), "--aspects", aspects, "--precision", precision, "--provider", plan.provider,
+            *for_targets, "--json",
         ]  # fmt: skip
         for kind in _KINDS:
             plan.progress(f"build: {kind}")

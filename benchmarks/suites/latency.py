@@ -97,8 +97,8 @@ def _cold_start(plan: Plan, installed: Installed, out: Path) -> float:
     command = worker_command(installed, start, str(out))
     if installed.side.reads == "bundle":  # LatentRT as its users start it
         command = [
-            sys.executable, "-P", "-m", "latentrt.runtime.cli", "generate", start.source, work.prompt, "-o", str(out),
-            "--size", f"{work.width}x{work.height}", "--steps", str(work.num_inference_steps),
+            sys.executable, "-P", "-m", "latentrt.runtime.cli.main", "generate", start.source, work.prompt,
+            "-o", str(out), "--size", f"{work.width}x{work.height}", "--steps", str(work.num_inference_steps),
             "--guidance-scale", str(work.guidance_scale), "--seed", str(work.seed), "--threads", str(plan.threads),
             *(part for name, value in start.options.items() for part in (f"--{name.replace('_', '-')}", value)),
         ]  # fmt: skip

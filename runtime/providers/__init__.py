@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundles.bundle import Bundle
+from ..bundles.manifest import EngineRecord
 from ..device.interface import Device, DeviceEngine
 from ..errors import MissingDependencyError
-from ..manifest import EngineRecord
 
 
 @dataclass(frozen=True)

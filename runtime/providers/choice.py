@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..bundle import Bundle
-from ..checks import shown
+from ..bundles.bundle import Bundle
+from ..bundles.manifest import EngineRecord
 from ..device.driver import gpu_target
 from ..errors import BundleError, EngineError, LatentRTError, RequestError
-from ..manifest import EngineRecord
+from ..requests.checks import shown
 from . import PROVIDERS, import_provider
 from .gpu import check_cuda
 

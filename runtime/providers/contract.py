@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..bundles.manifest import Component
+from ..bundles.spec import Profile, axis_and_factor, resolve_shape
 from ..device.interface import Buffer
 from ..errors import EngineError
-from ..manifest import Component
-from ..spec import Profile, axis_and_factor, resolve_shape
 
 
 def axis_sizes(component: str, record: Component, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..bundle import Bundle
-from ..bundle_kernels import kernels_of
+from ..bundles.bundle import Bundle
+from ..bundles.kernels import kernels_of
 from ..device.driver import check_driver
 from ..device.interface import Device
 from ..device.memory import gigabytes

@@ -17,11 +17,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundles.bundle import Bundle
+from ..bundles.manifest import Component, EngineRecord
 from ..device.host import HostDevice
 from ..device.interface import Buffer, Device, Stream
 from ..errors import EngineError, LatentRTError
-from ..manifest import Component, EngineRecord
 from .contract import axis_sizes, check_buffers, output_shapes
 from .usage import Usage
 

@@ -13,10 +13,10 @@ from typing import Any
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundles.bundle import Bundle
+from ..bundles.manifest import Component, EngineRecord
 from ..device.interface import Buffer, Device, Stream
 from ..errors import EngineError
-from ..manifest import Component, EngineRecord
 from . import missing_library
 from .contract import axis_sizes, check_buffers, output_shapes
 from .gpu import gpu_error

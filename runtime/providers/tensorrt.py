@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bundle import Bundle
+from ..bundles.bundle import Bundle
+from ..bundles.manifest import Component, EngineRecord
+from ..bundles.spec import Profile
 from ..device.interface import Buffer, Device, Stream
 from ..device.memory import gigabytes
 from ..errors import EngineError
-from ..manifest import Component, EngineRecord
-from ..spec import Profile
 from .contract import axis_sizes, check_buffers, output_shapes, profile_for
 from .gpu import gpu_error
 from .gpu import open_gpu as open_device

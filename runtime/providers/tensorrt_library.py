@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ..bundles.manifest import EngineRecord
 from ..device.driver import gpu_target
 from ..errors import EngineError
-from ..manifest import EngineRecord
 from . import PROVIDERS, missing_library
 
 logger = logging.getLogger(__name__)

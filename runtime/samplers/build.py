@@ -81,7 +81,8 @@ def plain(name: str, value: object) -> Value:
 def in_range(name: str, value: float) -> float:
     """A number that numpy can hold; Python's own integers have no end."""
     if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
-        raise RequestError(f"{name} is too large", received=f"an integer of {value.bit_length()} bits")
+        received = f"an integer of {value.bit_length()} bits"
+        raise RequestError(name, received=received, expected="integers of at most 64 bits")
     return value
 
 

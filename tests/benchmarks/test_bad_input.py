@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from latentrt.benchmarks.prepare import Wishes, prepare
-from latentrt.runtime.bundle import open_bundle
-from latentrt.runtime.cli import main
+from latentrt.runtime.bundles.bundle import open_bundle
+from latentrt.runtime.bundles.manifest import MANIFEST_NAME, Manifest, encode_manifest
+from latentrt.runtime.cli.main import main
 from latentrt.runtime.errors import InputError, RequestError
-from latentrt.runtime.manifest import MANIFEST_NAME, Manifest, encode_manifest
 
 
 def changed(bundle: Path, target: Path, change: Callable[[Manifest], Manifest]) -> Path:

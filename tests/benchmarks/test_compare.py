@@ -8,7 +8,7 @@ import pytest
 
 from latentrt.benchmarks.changes import differences
 from latentrt.benchmarks.results import encode_results
-from latentrt.runtime.cli import main
+from latentrt.runtime.cli.main import main
 
 from .small_results import results_with
 

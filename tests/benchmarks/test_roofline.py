@@ -9,7 +9,7 @@ import pytest
 
 from latentrt.benchmarks.results import Peaks
 from latentrt.benchmarks.roofline import bounds
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
 
 from .small_results import WORKLOAD
 

@@ -29,7 +29,7 @@ from latentrt.benchmarks.results import (
 )
 from latentrt.benchmarks.run import Stopped, amount, measure
 from latentrt.benchmarks.workload import Ask, Done, Ready, Start
-from latentrt.runtime.cli import main
+from latentrt.runtime.cli.main import main
 from latentrt.runtime.errors import RunError
 
 SHORTEST = Wishes(

@@ -11,7 +11,7 @@ import pytest
 from latentrt.benchmarks.samplers import CONFIGS, GUIDANCE_SCALE, UPDATED, registers_touched, routes_of
 from latentrt.kernels.slots import denoise_slots, empty_slots
 from latentrt.kernels.table_rows import table_rows
-from latentrt.runtime.cli import main
+from latentrt.runtime.cli.main import main
 from latentrt.runtime.samplers import build_table, model_schedule_from_config, sampler_names
 
 MODEL = model_schedule_from_config(CONFIGS["trained"])

@@ -18,9 +18,9 @@ from latentrt.benchmarks.published import MODELS, Published
 from latentrt.benchmarks.sides.diffusers_pipeline import open_side
 from latentrt.benchmarks.synthetic import synthetic_checkpoint
 from latentrt.benchmarks.workload import Ask, Start, Workload
-from latentrt.export.checkpoint import read_checkpoint
-from latentrt.export.skeleton import skeleton
-from latentrt.runtime.cli import main
+from latentrt.export.checkpoints.checkpoint import read_checkpoint
+from latentrt.export.networks.skeleton import skeleton
+from latentrt.runtime.cli.main import main
 from latentrt.runtime.errors import EngineError
 
 PARAMETERS = {"sd1": 859_520_964, "sdxl": 2_567_463_684, "sd3": 2_028_328_000}

@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from latentrt.export.autoencoders import vae_decoder
-from latentrt.export.checkpoint import Checkpoint
-from latentrt.export.components import Component, latent_stride
-from latentrt.export.denoisers import denoiser
-from latentrt.export.families import FAMILIES
-from latentrt.export.lazy_weights import LazyWeight, Weights
-from latentrt.export.onnx_from_torch import onnx_from_component
-from latentrt.export.skeleton import skeleton
+from latentrt.export.checkpoints.checkpoint import Checkpoint
+from latentrt.export.checkpoints.families import FAMILIES
+from latentrt.export.graphs.onnx_from_torch import onnx_from_component
+from latentrt.export.graphs.weights import GRAPH_FOLDER, WeightStore
+from latentrt.export.networks.autoencoders import vae_decoder
+from latentrt.export.networks.components import Component, latent_stride
+from latentrt.export.networks.denoisers import denoiser
+from latentrt.export.networks.lazy_weights import LazyWeight, Weights
+from latentrt.export.networks.skeleton import skeleton
 from latentrt.export.store import BundleWriter
-from latentrt.export.weights import GRAPH_FOLDER, WeightStore
 
 _CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 _UNET: dict[str, Any] = {

@@ -11,14 +11,14 @@ import pytest
 
 from latentrt.export import build_engine
 from latentrt.export.build_engine import EngineBuilder
-from latentrt.export.engine_from_onnx import CompiledEngine, CompileJob
+from latentrt.export.engines.engine_from_onnx import CompiledEngine, CompileJob
 from latentrt.export.events import BuildEvent
+from latentrt.export.graphs.weights import WeightStore
 from latentrt.export.kept_engines import EngineKeeper
 from latentrt.export.profiles import Tuning
 from latentrt.export.store import BundleWriter
-from latentrt.export.weights import WeightStore
-from latentrt.runtime.bundle import open_bundle
-from latentrt.runtime.manifest import (
+from latentrt.runtime.bundles.bundle import open_bundle
+from latentrt.runtime.bundles.manifest import (
     SCHEMA_VERSION,
     Component,
     Defaults,
@@ -27,8 +27,8 @@ from latentrt.runtime.manifest import (
     LatentSpace,
     Manifest,
 )
+from latentrt.runtime.bundles.spec import AxisRange, Profile, TensorSpec
 from latentrt.runtime.providers import Engine
-from latentrt.runtime.spec import AxisRange, Profile, TensorSpec
 
 BUCKETS = ((1024, 1024), (1152, 896), (896, 1152))
 SPAN = Tuning(BUCKETS, 8)

@@ -13,12 +13,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
-from latentrt.export.graph_gate import cannot_run
-from latentrt.export.overflow import first_overflow
-from latentrt.export.verify import LIMITS
+from latentrt.export.gate.graph_gate import cannot_run
+from latentrt.export.gate.overflow import first_overflow
+from latentrt.export.gate.verify import LIMITS
+from latentrt.runtime.bundles.manifest import Component
+from latentrt.runtime.bundles.spec import TensorSpec
 from latentrt.runtime.errors import GateError, RequestError
-from latentrt.runtime.manifest import Component
-from latentrt.runtime.spec import TensorSpec
 
 
 def test_half_precision_builds_for_the_processor_and_passes_both_gates(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_bf16_engines_for_the_processor_are_refused_with_a_way_out(tiny_checkpoi
 def test_a_component_that_does_not_fit_into_memory_is_not_run(
     text_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from latentrt.export import graph_gate
-    from latentrt.runtime.bundle import open_bundle
+    from latentrt.export.gate import graph_gate
+    from latentrt.runtime.bundles.bundle import open_bundle
 
     record = open_bundle(text_bundle).manifest.components["text_encoder"]
     assert cannot_run(record) == ""

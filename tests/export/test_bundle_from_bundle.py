@@ -13,7 +13,7 @@ from latentrt.export.build_engine import EngineOptions
 from latentrt.export.bundle_from_bundle import EngineBuildOptions, bundle_from_bundle, planned_engines
 from latentrt.export.events import BuildEvent
 from latentrt.export.store import BundleWriter
-from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.bundle import Bundle, open_bundle
 from latentrt.runtime.errors import BundleError, RequestError
 
 CPU = EngineBuildOptions(EngineOptions("onnxruntime-cpu"))

@@ -16,18 +16,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from latentrt.export import build_graph, graph_gate
-from latentrt.export import components as components_module
+from latentrt.export import build_graph
 from latentrt.export.build_engine import EngineOptions
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
-from latentrt.export.checkpoint import read_checkpoint
-from latentrt.export.components_from_checkpoint import components_from_checkpoint
+from latentrt.export.checkpoints.checkpoint import read_checkpoint
 from latentrt.export.events import BuildEvent
+from latentrt.export.gate import graph_gate
+from latentrt.export.networks import components as components_module
+from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
 from latentrt.export.profiles import Batch
 from latentrt.export.store import BundleWriter
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
+from latentrt.runtime.bundles.manifest import Manifest, encode_manifest
 from latentrt.runtime.errors import CheckpointError, GateError, LatentRTError, OutputError, RequestError
-from latentrt.runtime.manifest import Manifest, encode_manifest
 
 NAMES = ["text_encoder", "text_encoder_2", "vae_encoder", "denoiser", "vae_decoder"]
 TEXT = BuildOptions(components=("text_encoder",))

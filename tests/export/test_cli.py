@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

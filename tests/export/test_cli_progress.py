@@ -9,7 +9,7 @@ import pytest
 
 from latentrt.export.cli_progress import BuildProgress, outcome, summary
 from latentrt.export.events import DAMAGED, FORCED, NEW, REUSED, BuildEvent
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
 
 
 @pytest.mark.parametrize(

@@ -19,19 +19,19 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from latentrt.export.checkpoint import Checkpoint, read_checkpoint
-from latentrt.export.components import Component, latent_stride
-from latentrt.export.components_from_checkpoint import components_from_checkpoint
-from latentrt.export.examples import example_arrays, example_sizes
-from latentrt.export.flops import graph_work
-from latentrt.export.onnx_from_torch import onnx_from_component
-from latentrt.export.precision import MATRIX_OPERATORS, PrecisionPlan
-from latentrt.export.rewrites import for_tensorrt
-from latentrt.export.tensorrt.build import EngineTask, build_engine
-from latentrt.export.tensorrt.compiler import heavy_types
-from latentrt.export.typed_graph import check_precision, write_precision
-from latentrt.export.verify import LIMITS, compare
-from latentrt.runtime.spec import AxisRange
+from latentrt.export.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from latentrt.export.engines.tensorrt.build import EngineTask, build_engine
+from latentrt.export.engines.tensorrt.compiler import heavy_types
+from latentrt.export.gate.examples import example_arrays, example_sizes
+from latentrt.export.gate.verify import LIMITS, compare
+from latentrt.export.graphs.flops import graph_work
+from latentrt.export.graphs.onnx_from_torch import onnx_from_component
+from latentrt.export.graphs.precision import MATRIX_OPERATORS, PrecisionPlan
+from latentrt.export.graphs.rewrites import for_tensorrt
+from latentrt.export.graphs.typed_graph import check_precision, write_precision
+from latentrt.export.networks.components import Component, latent_stride
+from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
+from latentrt.runtime.bundles.spec import AxisRange
 
 from .expected_flops import decoder_flops, mmdit_flops, unet_flops
 

@@ -15,13 +15,13 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from latentrt.export.flops import graph_work
-from latentrt.export.rewrites import for_tensorrt
-from latentrt.export.skeleton import skeleton
-from latentrt.export.tensorrt.build import EngineTask, build_engine
-from latentrt.export.tensorrt.compiler import heavy_types
-from latentrt.export.tensorrt.resources import available_memory, engine_memory
-from latentrt.runtime.spec import AxisRange
+from latentrt.export.engines.tensorrt.build import EngineTask, build_engine
+from latentrt.export.engines.tensorrt.compiler import heavy_types
+from latentrt.export.engines.tensorrt.resources import available_memory, engine_memory
+from latentrt.export.graphs.flops import graph_work
+from latentrt.export.graphs.rewrites import for_tensorrt
+from latentrt.export.networks.skeleton import skeleton
+from latentrt.runtime.bundles.spec import AxisRange
 
 from .expected_flops import decoder_flops, mmdit_flops, unet_flops
 from .full_size import AUTOENCODERS, DENOISERS, SD35_LARGE, component

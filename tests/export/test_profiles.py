@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from latentrt.export.families import SD1, SD3, SDXL
+from latentrt.export.checkpoints.families import SD1, SD3, SDXL
 from latentrt.export.profiles import (
     Batch,
     Tuning,
@@ -14,8 +14,8 @@ from latentrt.export.profiles import (
     profile_for,
     profiles,
 )
+from latentrt.runtime.bundles.spec import AxisRange
 from latentrt.runtime.errors import RequestError
-from latentrt.runtime.spec import AxisRange
 
 
 def test_a_full_size_model_gets_its_familys_buckets() -> None:

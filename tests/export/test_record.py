@@ -11,7 +11,7 @@ import msgspec
 from latentrt.export.build_engine import EngineOptions
 from latentrt.export.events import BuildEvent
 from latentrt.export.record import BuildRecord
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
 
 
 def test_events_become_a_record(text_bundle: Path) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from latentrt.export import store
 from latentrt.export.store import BundleWriter
-from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.manifest import SCHEMA_VERSION, Defaults, FileRecord, LatentSpace, Manifest
 from latentrt.runtime.errors import OutputError
-from latentrt.runtime.manifest import SCHEMA_VERSION, Defaults, FileRecord, LatentSpace, Manifest
 
 
 def manifest(writer: BundleWriter) -> Manifest:
@@ -126,7 +126,7 @@ def test_a_build_killed_between_the_two_renames_is_mended_by_the_next(tmp_path: 
 _KILLED = """
 import os, pathlib, signal, sys
 from latentrt.export.store import BundleWriter
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
 
 out, stage = sys.argv[1:]
 rename, renames = pathlib.Path.rename, []

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from latentrt.kernels.philox import philox_normal
 from latentrt.kernels.slots import Slots, empty_slots
 from latentrt.kernels.table_rows import DRAWS, table_rows
-from latentrt.runtime.denoise import DrawNoise, step_noise
-from latentrt.runtime.noise import TorchCpuNoise
+from latentrt.runtime.loop.denoise import DrawNoise, step_noise
+from latentrt.runtime.loop.start import Kept
+from latentrt.runtime.noise.torch_cpu import TorchCpuNoise
 from latentrt.runtime.samplers import SamplerTable, build_table, model_schedule_from_config
-from latentrt.runtime.start import Kept
 
 from .random_values import values
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from latentrt.runtime.bundle import Bundle
+from latentrt.runtime.bundles.bundle import Bundle
+from latentrt.runtime.bundles.manifest import SCHEMA_VERSION, Component, Defaults, LatentSpace, Manifest
+from latentrt.runtime.bundles.spec import AxisRange, TensorSpec
 from latentrt.runtime.device.host import HostBuffer, HostDevice, HostStream
 from latentrt.runtime.device.interface import Buffer, Stream
+from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
-from latentrt.runtime.manifest import SCHEMA_VERSION, Component, Defaults, LatentSpace, Manifest
 from latentrt.runtime.providers.contract import axis_sizes, check_buffers, output_shapes
-from latentrt.runtime.runner import DeviceRunner
-from latentrt.runtime.spec import AxisRange, TensorSpec
 
 Function = Callable[[dict[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 

@@ -11,11 +11,11 @@ import pytest
 
 from latentrt.runtime import Pipeline, load, loading
 from latentrt.runtime.device.interface import Device
+from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import EngineError
 from latentrt.runtime.providers import onnxruntime
 from latentrt.runtime.providers.onnxruntime import OnnxRuntimeEngine
-from latentrt.runtime.runner import DeviceRunner
 
 
 def test_closing_waits_for_the_call_at_work_and_refuses_the_next(emoji_bundle: Path) -> None:

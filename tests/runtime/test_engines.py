@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentrt.runtime.arguments import CallArguments
-from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.bundle import Bundle, open_bundle
 from latentrt.runtime.device.host import HostDevice
+from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import EngineError
-from latentrt.runtime.request import request_from_arguments
-from latentrt.runtime.runner import DeviceRunner
+from latentrt.runtime.requests.arguments import CallArguments
+from latentrt.runtime.requests.request import request_from_arguments
 from latentrt.runtime.timing import Timings
 
 from .function_engine import FunctionEngine, contract_of, engines_of

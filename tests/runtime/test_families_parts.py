@@ -14,8 +14,8 @@ import torch
 
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
 from latentrt.runtime import load
+from latentrt.runtime.bundles.manifest import SkipLayerGuidance
 from latentrt.runtime.errors import RequestError
-from latentrt.runtime.manifest import SkipLayerGuidance
 
 from ..tiny_checkpoints import save_tiny_vae, save_vae
 

@@ -15,9 +15,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from latentrt.runtime import Pipeline, load
-from latentrt.runtime.arguments import CallArguments
 from latentrt.runtime.errors import InputError
-from latentrt.runtime.provenance import png_bytes
+from latentrt.runtime.images.provenance import png_bytes
+from latentrt.runtime.requests.arguments import CallArguments
 
 T = TypeVar("T")
 

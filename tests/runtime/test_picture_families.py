@@ -15,9 +15,9 @@ from PIL import Image
 
 from latentrt.runtime import load
 from latentrt.runtime.errors import RequestError
-from latentrt.runtime.pictures import bicubic
+from latentrt.runtime.images.pictures import bicubic
+from latentrt.runtime.loop.tables import table_of
 from latentrt.runtime.samplers import build_table, model_schedule_from_config
-from latentrt.runtime.tables import table_of
 
 LATENT_LIMIT = 1e-4  # max-abs, on latents of up to about 4
 IMAGE_LIMIT = 1e-3  # max-abs, on images in 0..1

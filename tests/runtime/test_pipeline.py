@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentrt.runtime import Pipeline, load
-from latentrt.runtime.denoise_plan import DenoisePlan
+from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
+from latentrt.runtime.device.graphs import Step
 from latentrt.runtime.errors import BundleError, EngineError, RequestError
-from latentrt.runtime.graphs import Step
-from latentrt.runtime.manifest import decode_manifest, encode_manifest
-from latentrt.runtime.provenance import read_provenance
+from latentrt.runtime.images.provenance import read_provenance
+from latentrt.runtime.loop.denoise_plan import DenoisePlan
 
 State = dict[str, NDArray[np.float32]]
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from latentrt.runtime import RefinedPipeline, load
-from latentrt.runtime.callback import StepState
+from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
 from latentrt.runtime.errors import BundleError, RequestError
-from latentrt.runtime.manifest import decode_manifest, encode_manifest
-from latentrt.runtime.provenance import read_provenance
+from latentrt.runtime.images.provenance import read_provenance
+from latentrt.runtime.loop.callback import StepState
 from latentrt.runtime.refiner import going_on
 
 LATENT_LIMIT = 1e-4  # max-abs, on latents of up to about 4

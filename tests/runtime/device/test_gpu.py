@@ -35,7 +35,7 @@ from latentrt.runtime.errors import DeviceMemoryError, RequestError
 from ...kernels.random_values import values
 from ...kernels.slot_runs import RUNS, by_definition, run_of
 from ..function_engine import engines_of
-from ..loop import SHAPE, linear_contract, linear_engine, run_through
+from ..table_loop import SHAPE, linear_contract, linear_engine, run_through
 
 pytestmark = pytest.mark.gpu
 
@@ -328,7 +328,7 @@ def test_an_illegal_access_fails_the_run_and_breaks_the_pipeline(kernels: Kernel
         from latentrt.kernels.launch import KernelIndex, KernelSet
         from latentrt.runtime.device.cuda import CudaDevice
         from latentrt.runtime.errors import DeviceError, EngineError
-        from latentrt.runtime.runner import DeviceRunner
+        from latentrt.runtime.device.runner import DeviceRunner
         folder = Path(sys.argv[1])
         index = msgspec.json.decode((folder / "kernels.json").read_bytes(), type=KernelIndex)
         device = CudaDevice(KernelSet(index, lambda file: (folder / file).read_bytes()))

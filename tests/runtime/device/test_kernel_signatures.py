@@ -11,13 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from latentrt.kernels.gpu.aot import SOURCES
-from latentrt.runtime.decode import decode_bytes, decoding_from
 from latentrt.runtime.device.host import HostBuffer, HostDevice, HostLaunch
+from latentrt.runtime.images.decode import decode_bytes, decoding_from
 from latentrt.runtime.timing import Timings
 
 from ...kernels.slot_runs import RUNS, by_definition
 from ..function_engine import FunctionEngine, contract_of, engines_of
-from ..loop import SHAPE, engine_for, run_through
+from ..table_loop import SHAPE, engine_for, run_through
 
 DTYPES = {"fp32": np.float32, "fp16": np.float16, "i32": np.int32, "i64": np.int64, "u8": np.uint8}
 

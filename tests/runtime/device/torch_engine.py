@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import torch
 
+from latentrt.runtime.bundles.manifest import Component
 from latentrt.runtime.device.cuda import CudaDevice
 from latentrt.runtime.device.interface import Buffer, Stream
-from latentrt.runtime.manifest import Component
 from latentrt.runtime.providers.contract import axis_sizes, check_buffers, output_shapes
 
 

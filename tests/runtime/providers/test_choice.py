@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.manifest import EngineRecord
 from latentrt.runtime.device import driver
 from latentrt.runtime.errors import BundleError, EngineError, LatentRTError, MissingDependencyError, RequestError
-from latentrt.runtime.manifest import EngineRecord
 from latentrt.runtime.providers import choice, tensorrt_library
 from latentrt.runtime.providers.choice import choose_provider, engines_here
 from latentrt.runtime.providers.tensorrt_library import Library

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentrt.runtime.bundle import open_bundle
+from latentrt.runtime.bundles.bundle import open_bundle
+from latentrt.runtime.bundles.manifest import Component
+from latentrt.runtime.bundles.spec import AxisRange, Profile
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.errors import EngineError
-from latentrt.runtime.manifest import Component
 from latentrt.runtime.providers.contract import axis_sizes, check_buffers, output_shapes, profile_for
-from latentrt.runtime.spec import AxisRange, Profile
 
 
 @pytest.fixture

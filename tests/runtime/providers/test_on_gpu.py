@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 
 from latentrt.runtime import Pipeline, load
+from latentrt.runtime.bundles.spec import resolve_shape
 from latentrt.runtime.device.driver import gpu_target
 from latentrt.runtime.errors import EngineError, LatentRTError, MissingDependencyError, RequestError
 from latentrt.runtime.providers import PROVIDERS, import_provider
 from latentrt.runtime.providers.choice import choose_provider, engines_here
-from latentrt.runtime.spec import resolve_shape
 
 pytestmark = pytest.mark.gpu
 

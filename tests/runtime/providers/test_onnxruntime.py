@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentrt.runtime.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.bundle import Bundle, open_bundle
+from latentrt.runtime.bundles.spec import resolve_shape
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.errors import EngineError
 from latentrt.runtime.providers.onnxruntime import OnnxRuntimeEngine, load_engine
 from latentrt.runtime.providers.run_once import run_once
-from latentrt.runtime.spec import resolve_shape
 
 SIZES = {"height": 8, "width": 12, "tokens": 77}
 

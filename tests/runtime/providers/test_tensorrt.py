@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from latentrt.runtime.bundles.manifest import EngineRecord
 from latentrt.runtime.device.driver import gpu_target
 from latentrt.runtime.errors import EngineError, MissingDependencyError
-from latentrt.runtime.manifest import EngineRecord
 from latentrt.runtime.providers import tensorrt, tensorrt_cache, tensorrt_library
 from latentrt.runtime.providers.tensorrt import EngineFile
 from latentrt.runtime.providers.tensorrt_cache import RuntimeCache, cache_path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from latentrt.runtime.cli import main
+from latentrt.runtime.cli.main import main
 from latentrt.runtime.samplers import sampler_names, schedule_names
 
 

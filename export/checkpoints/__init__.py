@@ -1,0 +1,1 @@
+"""Checkpoints, in diffusers' folders and in single files: found, checked, and told which family they are."""

@@ -1,0 +1,110 @@
+"""TensorRT and TensorRT-RTX: the Python module that a provider names, and everything in which they and their versions
+differ. The rest of this package is one code path over whichever it is.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ....runtime.device.driver import gpu_target
+from ....runtime.errors import MissingDependencyError, RequestError
+
+#: Provider -> (module, where pip finds it).
+_MODULES = {
+    "tensorrt": ("tensorrt", "pip install 'latentrt[tensorrt]', with NVIDIA's package index as an extra index"),
+    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'latentrt[tensorrt-rtx]'"),
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """One installed TensorRT. ``module`` is ``tensorrt`` or ``tensorrt_rtx``: the same classes by the same names."""
+
+    provider: str
+    module: Any
+
+    @property
+    def version(self) -> str:
+        """Its version; engines run only with the one that built them."""
+        return str(self.module.__version__)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The compute capabilities (``"sm89"``) it can build for without that GPU at hand: none for TensorRT."""
+        capabilities = getattr(self.module, "ComputeCapability", None)
+        names = capabilities.__members__ if capabilities is not None else ()
+        return tuple(name.lower() for name in names if name.startswith("SM"))
+
+    def check_targets(self, targets: Sequence[str]) -> tuple[str, ...]:
+        """The targets to build for: those asked for, or the GPU of this machine.
+
+        Raises:
+            RequestError: a target that this library cannot build for, or none given and no GPU here.
+        """
+        here = gpu_target()
+        possible = self.targets or ((here,) if here else ())
+        builds_there = f"a machine with the GPU: {self.provider} builds there"
+        expected = f"one or more of {', '.join(possible)}" if possible else builds_there
+        if not targets and here is None:
+            remedy = "name the GPUs to build for: --target-sm 86,89" if self.targets else None
+            raise RequestError("--target-sm", received="nothing, and no GPU here", expected=expected, remedy=remedy)
+        for target in targets or (here,):
+            if target not in possible:
+                remedy = "--provider tensorrt builds for the GPU it runs on" if self.targets else None
+                subject = f"--target-sm: {self.provider} {self.version} does not build for it"
+                raise RequestError(subject, received=target, expected=expected, remedy=remedy)
+        return tuple(sorted(set(targets), key=lambda target: int(target[2:]))) or (str(here),)
+
+    def create_network(self, builder: Any) -> Any:
+        """An empty, strongly typed network: each layer computes in the types that the graph gives its tensors."""
+        flags = self.module.NetworkDefinitionCreationFlag
+        # TensorRT 10 has to be told; 11 and RTX know nothing else, and keep the flag without effect.
+        return builder.create_network(1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0)
+
+    def set_targets(self, config: Any, targets: Sequence[str]) -> None:
+        """Build one engine that runs on all of the targets. TensorRT's engines are for the GPU they are built on."""
+        if self.targets:
+            config.num_compute_capabilities = len(targets)
+            for index, target in enumerate(targets):
+                config.set_compute_capability(self.module.ComputeCapability.__members__[target.upper()], index)
+
+    def check_options(self, *, version_compatible: bool, timing_cache: bool) -> None:
+        """Raise RequestError for an option of TensorRT that TensorRT-RTX does not have.
+
+        RTX's builder refuses version compatibility. Since RTX 1.2, timing caches do nothing there: it measures nothing
+        while it builds, and two builds give the same bytes anyway.
+        """
+        given = {"--version-compatible": version_compatible, "--timing-cache": timing_cache}
+        for option, asked in given.items():
+            if asked and self.provider != "tensorrt":
+                raise RequestError(option, received=f"--provider {self.provider}", expected="--provider tensorrt")
+
+    def set_version_compatible(self, config: Any) -> None:
+        """Let the lean runtime of the same version run the engine, which then does not bring that along itself."""
+        flags = self.module.BuilderFlag
+        config.set_flag(flags.VERSION_COMPATIBLE)
+        config.set_flag(flags.EXCLUDE_LEAN_RUNTIME)
+
+
+def is_tensorrt(provider: str) -> bool:
+    """Whether a provider's engines are TensorRT's."""
+    return provider in _MODULES
+
+
+def import_library(provider: str) -> Library:
+    """The library of a provider.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    module, remedy = _MODULES[provider]
+    try:
+        return Library(provider, importlib.import_module(module))
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        subject = f"--provider {provider} needs the Python module {module}"
+        raise MissingDependencyError(subject, remedy=remedy) from None

@@ -1,0 +1,1 @@
+"""ONNX graphs: traced from networks, typed, rewritten, with their weights beside them."""

@@ -1,0 +1,1 @@
+"""A checkpoint's networks as PyTorch modules with named tensors, without their weights until those are wanted."""

@@ -1,0 +1,144 @@
+"""The autoencoder's two halves, and a tiny decoder, with latents in the sampler's scale on their outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...runtime.bundles.spec import TensorSpec
+from ...runtime.errors import CheckpointError
+from ..checkpoints.checkpoint import TINY_VAE, Checkpoint
+from ..graphs.precision import PrecisionPlan, plan_for
+from .components import Component, component, vae_scale
+
+
+class _VaeDecoder(nn.Module):
+    """``latents [images, C, h, w]`` as the sampler leaves them -> ``image [images, 3, H, W]`` in -1..1."""
+
+    def __init__(self, vae: nn.Module):
+        super().__init__()
+        self.vae = vae
+        self.mean, self.deviation = _latent_statistics(vae.config)
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents * self.deviation + self.mean, return_dict=False)[0]
+
+
+class _VaeEncoder(nn.Module):
+    """``image [images, 3, H, W]`` in -1..1 -> mean and standard deviation of its latents, in the sampler's scale."""
+
+    def __init__(self, vae: nn.Module):
+        super().__init__()
+        self.vae = vae
+        self.mean, self.deviation = _latent_statistics(vae.config)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        posterior = self.vae.encode(image).latent_dist
+        return (posterior.mean - self.mean) / self.deviation, posterior.std / self.deviation
+
+
+def _latent_statistics(config: Any) -> tuple[Any, Any]:
+    """Mean and deviation of an autoencoder's latents, which the sampler sees with neither, as in diffusers' pipelines:
+    ``[1, C, 1, 1]`` where the config has ``latents_mean`` and ``latents_std``, else its shift and its scale."""
+    mean, deviation = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or deviation is None:
+        return getattr(config, "shift_factor", None) or 0.0, 1 / config.scaling_factor
+    per_channel = (1, -1, 1, 1)
+    return (
+        nn.Buffer(torch.tensor(mean).view(per_channel)),
+        nn.Buffer(torch.tensor(deviation).view(per_channel) / config.scaling_factor),
+    )
+
+
+def _autoencoder_kl() -> Any:
+    import diffusers
+
+    return diffusers.AutoencoderKL
+
+
+def vae_decoder(checkpoint: Checkpoint, precision: str) -> Component:
+    """Latents to a picture."""
+    plan = _plan(checkpoint, "vae_decoder", precision)
+    latents, image = _shapes(checkpoint)
+    return component(
+        checkpoint,
+        "vae_decoder",
+        "vae",
+        _autoencoder_kl,
+        _VaeDecoder,
+        plan=plan,
+        inputs=(TensorSpec("latents", plan.io, latents),),
+        outputs=(TensorSpec("image", plan.io, image),),
+    )
+
+
+def vae_encoder(checkpoint: Checkpoint, precision: str) -> Component:
+    """A picture to the distribution of its latents."""
+    plan = _plan(checkpoint, "vae_encoder", precision)
+    latents, image = _shapes(checkpoint)
+    return component(
+        checkpoint,
+        "vae_encoder",
+        "vae",
+        _autoencoder_kl,
+        _VaeEncoder,
+        plan=plan,
+        inputs=(TensorSpec("image", plan.io, image),),
+        outputs=(TensorSpec("latents_mean", plan.io, latents), TensorSpec("latents_std", plan.io, latents)),
+    )
+
+
+def _plan(checkpoint: Checkpoint, name: str, precision: str) -> PrecisionPlan:
+    return plan_for(name, precision, checkpoint.configs["vae"], force_upcast=checkpoint.family.vae_force_upcast)
+
+
+def _shapes(checkpoint: Checkpoint) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
+    """The shapes of latents and pictures.
+
+    Raises:
+        CheckpointError: the autoencoder is of another kind, whatever its config says of them.
+    """
+    kind = checkpoint.configs["vae"].get("_class_name")
+    if kind != "AutoencoderKL":
+        raise CheckpointError(checkpoint.setting("vae", "_class_name"), received=kind, expected="AutoencoderKL")
+    factor, channels = vae_scale(checkpoint), checkpoint.number("vae", "latent_channels")
+    return ("images", channels, "height", "width"), ("images", 3, f"{factor}*height", f"{factor}*width")
+
+
+def tiny_decoder(checkpoint: Checkpoint, precision: str) -> Component:
+    """Latents to an approximate picture, many times faster (TAESD). It takes the place of the decoder in previews.
+
+    Raises:
+        CheckpointError: a tiny autoencoder of other latents than the checkpoint's.
+    """
+    folder = TINY_VAE
+    config = checkpoint.configs[folder]
+    plan = plan_for("tiny_decoder", precision, config, force_upcast=False)
+    blocks, factor = config.get("num_decoder_blocks", (3, 3, 3, 1)), config.get("upsampling_scaling_factor", 2)
+    received = config.get("latent_channels", 4), factor ** (len(blocks) - 1)
+    expected = checkpoint.number("vae", "latent_channels"), vae_scale(checkpoint)
+    if received != expected:
+        raise CheckpointError(
+            f"{checkpoint.place(folder)}: a tiny autoencoder of another family",
+            received=f"{received[0]} latent channels, {received[1]} pixels each",
+            expected=f"{expected[0]} and {expected[1]}, as in {checkpoint.path}",
+        )
+    latents, image = _shapes(checkpoint)
+    return component(
+        checkpoint,
+        "tiny_decoder",
+        folder,
+        _autoencoder_tiny,
+        _VaeDecoder,
+        plan=plan,
+        inputs=(TensorSpec("latents", plan.io, latents),),
+        outputs=(TensorSpec("image", plan.io, image),),
+    )
+
+
+def _autoencoder_tiny() -> Any:
+    import diffusers
+
+    return diffusers.AutoencoderTiny

@@ -1,0 +1,1 @@
+"""A bundle on disk: its manifest, what engines take and give, its files."""

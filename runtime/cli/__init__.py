@@ -1,0 +1,1 @@
+"""The command line of the runtime, and the way to all other commands."""

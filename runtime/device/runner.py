@@ -1,0 +1,188 @@
+"""A device at work: whose turn it is, the memory that runs share, and what is kept for the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeviceError, DeviceMemoryError, EngineError
+from ..timing import Timings
+from .graphs import EnginePlan
+from .interface import Buffer, Device, DeviceEngine
+from .memory import gigabytes
+from .turns import Turns
+
+LOG = logging.getLogger(__name__)
+
+#: The share of a device's memory that plans may keep: buffers and recorded graphs, not weights.
+PLANS_SHARE = 1 / 8
+
+
+class Plan(Protocol):
+    """Buffers and graphs for runs of one size."""
+
+    @property
+    def nbytes(self) -> int: ...
+    def close(self) -> None: ...
+
+
+#: An engine, and what makes a plan of it differ from its other ones.
+PlanKey = tuple[object, ...]
+AnyPlan = TypeVar("AnyPlan", bound=Plan)
+T = TypeVar("T")
+
+
+class DeviceRunner:
+    """Owns a device and everything on it but the engines' weights.
+
+    Calls from many threads take turns, in the order in which they come. The turn also covers the one workspace that all
+    executions compute in. Plans are kept, the least recently used of them dropped when they hold more than ``limit``
+    bytes or when memory is short.
+    """
+
+    def __init__(self, device: Device, limit: int | None = None):
+        self.device = device
+        self.capture_refused = False  # at least once
+        self._limit = int(device.memory()[1] * PLANS_SHARE) if limit is None else limit
+        self._turns = Turns()
+        self._plans: OrderedDict[tuple[PlanKey, int], Plan] = OrderedDict()
+        self._in_use: Counter[tuple[PlanKey, int]] = Counter()
+        self._workspace: Buffer | None = None
+        self._failure: DeviceError | None = None
+        self._closed = False
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The device for the calling thread alone, once those that came before have finished.
+
+        Raises:
+            EngineError: the device failed in an earlier turn, or the runner is closed.
+        """
+        with self._turns.turn():
+            if self._failure is not None:
+                subject = f"the pipeline is broken since an earlier call: {self._failure.subject}"
+                raise EngineError(subject, remedy="load the bundle again, in a new process")
+            if self._closed:
+                raise EngineError(f"{self.device.name}: the pipeline is closed", remedy="load the bundle again")
+            self.device.activate()
+            try:
+                yield
+            except DeviceError as error:
+                self._failure = error
+                raise
+
+    def run(
+        self, engine: DeviceEngine, inputs: Mapping[str, NDArray[Any]], timings: Timings
+    ) -> dict[str, NDArray[Any]]:
+        """Run an engine on host arrays of its own dtypes; returns new arrays."""
+        tensors = {name: (value.shape, value.dtype) for name, value in inputs.items()}
+        key = (engine, tuple(tensors.items()))
+        with self.turn(), self.plan(key, lambda: EnginePlan(self, engine, tensors)) as plan:
+            return plan.run(inputs, timings)
+
+    def fetch(self, name: str, tensor: Any) -> NDArray[Any]:
+        """Another library's tensor on the device as an array of the host; ``name`` is what a caller knows it by.
+
+        Raises:
+            RequestError: it is on another device, not contiguous, or of a dtype that numpy does not have.
+        """
+        with self.turn():
+            buffer = self.device.from_dlpack(tensor, name)
+            array = np.empty(buffer.shape, buffer.dtype)
+            self.device.stream.download(buffer, array)
+            self.device.stream.synchronize()
+        return array
+
+    @contextmanager
+    def plan(self, key: PlanKey, make: Callable[[], AnyPlan]) -> Iterator[AnyPlan]:
+        """The plan of that key, which begins with its engine, for one run; made where there is none. Inside of a turn.
+
+        A call from within another one's step may need the plan that the other is using: then it gets a second one.
+
+        Raises:
+            DeviceMemoryError: not enough memory, even without the other plans.
+        """
+        number = 0
+        while self._in_use[key, number]:
+            number += 1
+        full = (key, number)
+        if full not in self._plans:
+            self._plans[full] = self.make(make)
+        self._plans.move_to_end(full)
+        self._in_use[full] += 1
+        try:
+            self._drop_down_to(self._limit)
+            yield self._plans[full]  # type: ignore[misc]  # made by the same function
+        finally:
+            self._in_use[full] -= 1
+
+    def workspace(self, nbytes: int) -> Buffer | None:
+        """The memory that executions compute in, of at least that size, or None for none; it moves when it has to grow.
+
+        Raises:
+            DeviceMemoryError: it cannot grow that far.
+        """
+        if nbytes == 0:
+            return None
+        if self._workspace is not None and self._workspace.nbytes >= nbytes:
+            return self._workspace
+        if self._workspace is not None:
+            self.device.stream.synchronize()
+            self._workspace.close()
+            self._workspace = None
+        self._workspace = self.make(lambda: self.device.allocate((nbytes,), "uint8"))
+        return self._workspace
+
+    def release(self, engine: DeviceEngine) -> None:
+        """Drop the plans of an engine, before it is closed."""
+        with self.turn():
+            self.device.stream.synchronize()
+            for key in [key for key in self._plans if key[0][0] is engine]:
+                del self._in_use[key]
+                self._plans.pop(key).close()
+
+    def close(self) -> None:
+        """Free everything, once the turns that have been asked for are over."""
+        with self._turns.turn():
+            if self._closed:
+                return
+            self._closed = True
+            freed = contextlib.nullcontext() if self._failure is None else contextlib.suppress(DeviceError)
+            for one in (*self._plans.values(), self._workspace, self.device):
+                with freed:  # a failed device refuses to free what is lost anyway
+                    self.device.activate()
+                    if one is not None:
+                        one.close()
+            self._plans.clear()
+
+    def make(self, maker: Callable[[], T]) -> T:
+        """What ``maker`` makes of memory, for which plans are dropped until there is enough or none is left."""
+        while True:
+            try:
+                return maker()
+            except DeviceMemoryError:
+                if not self._drop_one():
+                    raise
+
+    def _drop_down_to(self, limit: int) -> None:
+        while sum(plan.nbytes for plan in self._plans.values()) > limit and self._drop_one():
+            pass
+
+    def _drop_one(self) -> bool:
+        """Drop the plan that was used least recently; False if all are in use."""
+        for key, plan in self._plans.items():
+            if not self._in_use[key]:
+                LOG.info("dropped %s, %s", plan, gigabytes(plan.nbytes))
+                del self._plans[key]
+                del self._in_use[key]
+                self.device.stream.synchronize()
+                plan.close()
+                return True
+        return False

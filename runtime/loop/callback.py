@@ -1,0 +1,93 @@
+"""What a callback sees after a step, and what its answer means for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import RequestError
+from ..requests.checks import shown
+from .denoise import DenoiseStep
+
+Array = NDArray[np.float32]
+
+#: ``callback(pipeline, step_index, timestep, state)`` with the pipeline that was called and a ``StepState``. The run
+#: goes on after None and True, goes on from other latents after a mapping that has ``latents`` (the state itself, as
+#: with diffusers, or a new one), and stops after False: what is there then is decoded and returned.
+StepCallback = Callable[[Any, int, float, "StepState"], Mapping[str, Any] | bool | None]
+
+#: A callback with all that it wants to know beside the step.
+Observer = Callable[[DenoiseStep], "Answer"]
+
+
+class StepState(MutableMapping[str, Array]):
+    """``latents`` and ``denoised`` after a step, ``[images, C, h, w]``, each made when a callback first asks for it.
+
+    Both are the callback's own: writing into them changes nothing unless it returns them. They have to be asked for
+    while it runs, since the run goes on after it. ``latents`` still have their noise;
+    ``pipeline.preview(state["denoised"])`` shows the picture that becomes of them.
+    """
+
+    def __init__(self, step: DenoiseStep):
+        self._make: dict[str, Callable[[], Array]] = {"latents": step.latents, "denoised": step.denoised}
+
+    def __getitem__(self, name: str) -> Array:
+        self[name] = value = self._make[name]()
+        return value
+
+    def __setitem__(self, name: str, value: Array) -> None:
+        self._make[name] = lambda: value
+
+    def __delitem__(self, name: str) -> None:
+        del self._make[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Whether the run goes on, and the latents to go on from where they are not those of the step."""
+
+    go_on: bool
+    latents: Array | None
+
+
+def observer_of(callback: StepCallback | None, pipeline: object, steps_before: int = 0) -> Observer | None:
+    """What a run of ``pipeline`` asks after every step, if anything; ``steps_before`` came before its first one.
+
+    Raises:
+        RequestError: something that cannot be called.
+    """
+    if callback is None:
+        return None
+    if not callable(callback):
+        expected = "a function of (pipeline, step_index, timestep, state)"
+        raise RequestError("callback_on_step_end", received=shown(callback), expected=expected)
+
+    def ask(step: DenoiseStep) -> Answer:
+        answer = callback(pipeline, steps_before + step.index, step.timestep, StepState(step))
+        if isinstance(answer, Mapping):
+            return Answer(True, _latents(answer["latents"], step.shape) if "latents" in answer else None)
+        if answer is not None and not isinstance(answer, bool | np.bool_):
+            expected = "None or True, False to stop, or a mapping with other latents"
+            raise RequestError("the callback's answer", received=shown(answer), expected=expected)
+        return Answer(answer is None or bool(answer), None)
+
+    return ask
+
+
+def _latents(given: Any, shape: tuple[int, ...]) -> Array:
+    expected = f"an array of finite numbers {list(shape)}"
+    if not isinstance(given, np.ndarray) or given.shape != shape or given.dtype.kind not in "fiu":
+        raise RequestError("the callback's latents", received=shown(given), expected=expected)
+    if not np.isfinite(given).all():
+        raise RequestError("the callback's latents", received="values that are not finite", expected=expected)
+    return given.astype(np.float32, copy=False)

@@ -1,0 +1,295 @@
+"""Everything on the device that a run of one size needs: slots, the denoiser's rows, and its steps.
+
+Rows of the denoiser are laid out in groups of one row per image: the conditional rows, then the unconditional ones,
+then the third ones where there are any. An evaluation runs as many groups from the first one on as it needs, so all of
+them share these buffers, and a slot's rows are the same in every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...kernels.slots import TILE, Route, Slots
+from ...kernels.table_rows import COLUMNS, DRAWS, HISTORY, NextRows
+from ..bundles.manifest import Component
+from ..bundles.spec import axis_and_factor, resolve_shape
+from ..device.graphs import Memory, Step, parts_of
+from ..device.interface import Buffer, DeviceEngine, Event, Launch
+from ..device.runner import DeviceRunner
+from ..timing import Timings
+from .guidance import RowGroup
+
+Array = NDArray[np.float32]
+
+#: Rows of a table that plans have room for; longer tables get a plan of the next power of two.
+TABLE_ROWS = 256
+#: Inputs that no conditioning fills.
+_OWN_INPUTS = ("sample", "timestep", "skip_layers")
+_OUTPUT_ROUTES = {
+    NextRows.CONDITIONAL: Route.CONDITIONAL_OUTPUT,
+    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_OUTPUT,
+    NextRows.THIRD: Route.THIRD_OUTPUT,
+}
+_INPUT_ROUTES = {
+    NextRows.CONDITIONAL: Route.CONDITIONAL_INPUT,
+    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_INPUT,
+    NextRows.THIRD: Route.THIRD_INPUT,
+}
+
+
+@dataclass(frozen=True)
+class PlanSize:
+    """What makes two runs take the same plan. ``height`` and ``width`` are those of the latents."""
+
+    images: int
+    groups: tuple[NextRows, ...]
+    height: int
+    width: int
+    tokens: int
+    table_rows: int = TABLE_ROWS
+
+    def __str__(self) -> str:
+        rows = len(self.groups) * self.images
+        return f"latents of {self.width}x{self.height}, {rows} rows for {self.images} at a time"
+
+
+class DenoisePlan:
+    """The buffers of a run and its steps. What changes from run to run is uploaded; addresses never change."""
+
+    def __init__(self, runner: DeviceRunner, engine: DeviceEngine, contract: Component, size: PlanSize):
+        self.size = size
+        self._runner = runner
+        self._engine = engine
+        self._contract = contract
+        self._device, self._stream = runner.device, runner.device.stream
+        self._memory = Memory(self._device)
+        self._steps: dict[int, Step] = {}
+        specs = {spec.name: spec for spec in (*contract.inputs, *contract.outputs)}
+        rows_axis = axis_and_factor(str(specs["sample"].shape[0]))[0]
+        rows = size.images * len(size.groups)
+        axes = {rows_axis: rows, "height": size.height, "width": size.width, "tokens": size.tokens}
+        self._limit = contract.profile[rows_axis].max
+        with self._memory.filled():
+            tensors = {name: self._memory.buffer(resolve_shape(spec, axes), spec.dtype) for name, spec in specs.items()}
+            self._inputs = {spec.name: tensors[spec.name] for spec in contract.inputs}
+            self._outputs = {spec.name: tensors[spec.name] for spec in contract.outputs}
+            self._make_slots(tensors["model_output"].shape[1])
+            self._launches = self._bind_kernels(tensors, specs["sample"].dtype)
+            for name in _OWN_INPUTS:  # rows that no step writes are read all the same
+                if name in tensors:
+                    self._stream.fill_zero(tensors[name])
+
+    def __str__(self) -> str:
+        return f"the plan for {self.size}"
+
+    @property
+    def nbytes(self) -> int:
+        return self._memory.nbytes + sum(step.nbytes for step in self._steps.values())
+
+    def begin(
+        self,
+        table: NDArray[np.float32],
+        state: Array,
+        groups: Sequence[RowGroup],
+        kept: tuple[Array, Array, Array] | None,
+        extra_channels: Array | None,
+    ) -> None:
+        """Start a run, after which the first evaluation's input is there.
+
+        Args:
+            table: rows of ``kernels.table_rows``, one run's.
+            state: the first state ``[images, C, h, w]``.
+            groups: the rows of the denoiser.
+            kept: of a masked run: latents and noise ``[images, C, h, w]``, mask ``[images, 1, h, w]``.
+            extra_channels: ``[images, E, h, w]``, behind the latents in every row that sees the picture.
+        """
+        stream = self._stream
+        self._upload(self._slots.table[0 : len(table)], self._table_staged[: len(table)], table)
+        self._upload(self._slots.state, self._state_staged, state)
+        self._upload(self._slots.position, self._position_staged, 0)
+        stream.fill_zero(self._slots.arrived)
+        if kept is not None:
+            latents, noise, mask = kept
+            both = np.stack([latents, noise], axis=1)  # [images, 2, C, h, w]
+            self._upload(self._slots.kept, self._kept_staged, both)
+            self._upload(self._slots.mask, self._mask_staged, mask)
+        for group in groups:
+            first = self.size.groups.index(group.rows) * self.size.images
+            own = slice(first, first + self.size.images)
+            for name, values in group.conditioning.items():
+                self._upload(self._inputs[name][own], self._staged[name][own], values)
+            if "skip_layers" in self._inputs:
+                self._upload(self._inputs["skip_layers"][own], self._staged["skip_layers"][own], group.skips_layers)
+            if self._pack is not None:
+                self._sources_staged[own] = np.arange(self.size.images) if group.sees_picture else -1
+        if self._pack is not None:
+            assert extra_channels is not None
+            self._upload(self._extra, self._extra_staged, extra_channels)
+            stream.upload(self._sources, self._sources_staged)
+            stream.launch(self._pack)
+        stream.launch(self._launches[-1])
+
+    def draw(self, number: int, values: Sequence[Array]) -> None:
+        """Bring the images' draws of that number to where the next step looks for them."""
+        ring = number % DRAWS
+        self._drawn[ring].synchronize()
+        rows = self._slots.noise.view((self.size.images * DRAWS, self._slots.state.shape[1]))
+        for i, value in enumerate(values):
+            row = DRAWS * i + ring
+            self._upload(rows[row : row + 1], self._noise_staged[row : row + 1], value)
+        self._stream.record(self._drawn[ring])
+
+    def mark(self, step: int) -> Callable[[], None]:
+        """What waits until the device has done all that it was given so far; good for this step and the next."""
+        event = self._done[step % len(self._done)]
+        self._stream.record(event)
+        return event.synchronize
+
+    def step(self, groups: int) -> Step:
+        """One evaluation of the first ``groups`` rows of every image, and the update after it."""
+        if groups not in self._steps:
+            rows = groups * self.size.images
+            inputs = {name: buffer[0:rows] for name, buffer in self._inputs.items()}
+            outputs = {name: buffer[0:rows] for name, buffer in self._outputs.items()}
+            parts = self._runner.make(lambda: parts_of(self._engine, inputs, outputs, self._limit, self._memory))
+            launches = self._launches if groups > 1 else self._launches[-1:]  # without guidance nothing is rescaled
+            self._steps[groups] = Step(self._runner, f"a step of {self.size}", parts, launches)
+        return self._steps[groups]
+
+    def replace(self, state: Array, row: NDArray[np.float32], position: int) -> None:
+        """Go on from another state: ``row`` makes its input, ``position`` is the row of the next step."""
+        self._stream.synchronize()  # what is staged may still be on its way
+        last = self.size.table_rows - 1
+        self._upload(self._slots.state, self._state_staged, state)
+        self._upload(self._slots.table[last : last + 1], self._table_staged[last : last + 1], row)
+        self._stream.upload(self._slots.position, self._last_staged)
+        self._stream.launch(self._launches[-1])
+        self._upload(self._slots.position, self._position_staged, position)
+
+    def latents(self, timings: Timings) -> Array:
+        """The state now, a new array ``[images, C, h, w]``."""
+        self._stream.download(self._slots.state, self._state_staged)
+        with timings.engine():
+            self._stream.synchronize()
+        return self._state_staged.reshape(self.size.images, -1, self.size.height, self.size.width).copy()
+
+    def model_output(self, groups: int) -> Array:
+        """What the denoiser gave last for the first groups: ``[groups, images, C, h, w]``."""
+        rows = groups * self.size.images
+        self._stream.download(self._outputs["model_output"][0:rows], self._output_staged[:rows])
+        self._stream.synchronize()
+        shape = (groups, self.size.images, -1, self.size.height, self.size.width)
+        return self._output_staged[:rows].reshape(shape).astype(np.float32)
+
+    def warm(self) -> None:
+        """Record every step, by runs that change nothing."""
+        self._upload(self._slots.table[0:1], self._table_staged[:1], 0)  # a row of a run that is over
+        self._upload(self._slots.position, self._position_staged, 0)
+        for groups in range(1, len(self.size.groups) + 1):
+            self.step(groups).warm()
+        self._stream.synchronize()
+
+    def close(self) -> None:
+        """Free the buffers, graphs and executions."""
+        for step in self._steps.values():
+            step.close()
+        self._memory.close()
+
+    def _make_slots(self, channels: int) -> None:
+        size, memory = self.size, self._memory
+        images, area = size.images, size.height * size.width
+        elements = channels * area
+        self._slots: Slots[Buffer] = Slots(
+            state=memory.buffer((images, elements), np.float32),
+            history=memory.buffer((images, HISTORY, elements), np.float32),
+            noise=memory.buffer((images, DRAWS, elements), np.float32),
+            kept=memory.buffer((images, 2, elements), np.float32),
+            mask=memory.buffer((images, area), np.float32),
+            table=memory.buffer((size.table_rows, COLUMNS), np.float32),
+            position=memory.buffer((images,), np.int32),
+            draws=memory.buffer((images,), np.int32),
+            arrived=memory.buffer((images,), np.int32),
+            statistics=memory.buffer((images, 4, -(-elements // TILE)), np.float32),
+        )
+        self._state_staged = memory.staging((images, elements), np.float32)
+        self._noise_staged = memory.staging((images * DRAWS, elements), np.float32)
+        self._kept_staged = memory.staging((images, 2, elements), np.float32)
+        self._mask_staged = memory.staging((images, area), np.float32)
+        self._table_staged = memory.staging((size.table_rows, COLUMNS), np.float32)
+        self._position_staged = memory.staging((images,), np.int32)
+        self._last_staged = memory.staging((images,), np.int32)
+        self._last_staged[...] = size.table_rows - 1
+        self._drawn: list[Event] = [self._device.event() for _ in range(DRAWS)]
+        self._done: list[Event] = [self._device.event() for _ in range(2)]
+        self._staged = {
+            name: memory.staging(buffer.shape, buffer.dtype)
+            for name, buffer in self._inputs.items()
+            if name not in ("sample", "timestep")
+        }
+        output = self._outputs["model_output"]
+        self._output_staged = memory.staging(output.shape, output.dtype)
+
+    def _bind_kernels(self, tensors: Mapping[str, Buffer], dtype: str) -> list[Launch]:
+        """``guidance_statistics`` and ``denoise_step`` on these buffers, and ``pack_rows`` for extra channels."""
+        images, elements = self._slots.state.shape
+        sample = tensors["sample"]
+        rows, stride = sample.shape[0], int(np.prod(sample.shape[1:]))
+        model_input = sample.view((rows, stride))
+        routes = self._memory.buffer((images, len(Route)), np.int32)
+        self._stream.upload(routes, self._routes())
+        of_statistics: dict[str, Buffer | int] = {
+            "table": self._slots.table,
+            "position": self._slots.position,
+            "statistics": self._slots.statistics,
+            "routes": routes,
+            "outputs": tensors["model_output"].view((rows, elements)),
+            "elements": elements,
+        }
+        of_step = {
+            **vars(self._slots),
+            **of_statistics,
+            "model_input": model_input,
+            "timesteps": tensors["timestep"],
+            "area": self._slots.mask.shape[1],
+            "input_stride": stride,
+        }
+        self._pack: Launch | None = None
+        if stride > elements:
+            self._extra = self._memory.buffer((images, stride - elements), np.float32)
+            self._extra_staged = self._memory.staging(self._extra.shape, np.float32)
+            self._sources = self._memory.buffer((rows,), np.int32)
+            self._sources_staged = self._memory.staging((rows,), np.int32)
+            self._sources_staged[...] = -1
+            of_pack: dict[str, Buffer | int] = {
+                "extra": self._extra,
+                "sources": self._sources,
+                "model_input": model_input,
+                "first": elements,
+                "elements": stride - elements,
+                "input_stride": stride,
+            }
+            self._pack = self._device.bind("pack_rows", of_pack, elements=stride - elements, outer=rows, dtype=dtype)
+        return [
+            self._device.bind(name, arguments, elements=elements, outer=images, dtype=dtype)
+            for name, arguments in (("guidance_statistics", of_statistics), ("denoise_step", of_step))
+        ]
+
+    def _routes(self) -> NDArray[np.int32]:
+        """``[images, len(Route)]``: the rows of every slot; 0 for groups that no table here gives a weight."""
+        routes = np.zeros((self.size.images, len(Route)), np.int32)
+        images = np.arange(self.size.images)
+        routes[:, Route.SLOT] = images
+        for i, group in enumerate(self.size.groups):
+            rows = i * self.size.images + images
+            routes[:, _OUTPUT_ROUTES[group]] = routes[:, _INPUT_ROUTES[group]] = rows
+        return routes
+
+    def _upload(self, target: Buffer, staged: NDArray[Any], values: Any) -> None:
+        """Upload values of another shape or dtype by way of what is staged for them."""
+        staged[...] = values if np.isscalar(values) else np.reshape(values, staged.shape)
+        self._stream.upload(target, staged)

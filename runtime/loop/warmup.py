@@ -1,0 +1,56 @@
+"""Everything that pictures of certain sizes need, prepared before the first one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from ...kernels.table_rows import NextRows
+from ..bundles.manifest import Manifest
+from ..engines import Engines
+from ..images.decode import DECODERS, warm_decoder
+from ..timing import Timings
+from .denoise_plan import DenoisePlan, PlanSize
+
+#: The first round may move the workspace that its recordings compute in; then the second one makes them anew.
+_ROUNDS = 2
+
+
+def warm_up(engines: Engines, sizes: Sequence[tuple[int, int]], images: int) -> None:
+    """Record what a call with a prompt, and one with a prompt and a negative one, does for ``images`` of each size.
+
+    Args:
+        engines: of a text-to-image or edit bundle.
+        sizes: (height, width) of the latents.
+        images: how many at a time.
+
+    Raises:
+        DeviceMemoryError: not all of it fits; what does not is left out, the rest can be used.
+    """
+    manifest, runner = engines.bundle.manifest, engines.runner
+    engine, contract = engines["denoiser"], manifest.components["denoiser"]
+    groups = tuple(NextRows) if manifest.task == "edit" else (NextRows.CONDITIONAL, NextRows.UNCONDITIONAL)
+    ordered = [
+        PlanSize(images, groups, height, width, _tokens(manifest))
+        for height, width in sorted(sizes, key=lambda size: -size[0] * size[1])  # the largest workspace comes first
+    ]
+    with runner.turn():
+        for _ in range(_ROUNDS):
+            for encoding in manifest.text_encodings:
+                if encoding.tokenizer is not None:
+                    dtype = manifest.components[encoding.component].inputs[0].dtype
+                    for texts in (1, 2):
+                        ids = np.zeros((texts, encoding.tokens), dtype)
+                        engines.run(encoding.component, {"input_ids": ids}, Timings())
+            for size in ordered:
+                with runner.plan((engine, size), partial(DenoisePlan, runner, engine, contract, size)) as plan:
+                    plan.warm()
+                if DECODERS["vae"] in manifest.components:
+                    warm_decoder(engines, DECODERS["vae"], size.height, size.width)
+
+
+def _tokens(manifest: Manifest) -> int:
+    """Tokens of ``encoder_hidden_states``: segments follow one another, encoders of one segment stand side by side."""
+    return sum({encoding.segment: encoding.tokens for encoding in manifest.text_encodings}.values())

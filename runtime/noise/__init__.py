@@ -1,0 +1,1 @@
+"""Where the noise of a picture comes from."""

@@ -1,0 +1,1 @@
+"""What a call may say, checked and completed at the edge."""

@@ -1,0 +1,91 @@
+"""Memory and disk are asked for before they are needed."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from latentrt.export.engines.tensorrt import resources
+from latentrt.export.engines.tensorrt.resources import available_memory, check_disk, check_memory
+from latentrt.runtime.errors import OutputError, RunError
+
+GB = 10**9
+
+
+def machine(folder: Path, own: str = "") -> tuple[Path, Path]:
+    """A /proc with 8,000,000 KiB available whose process is in the cgroups ``own``, and an empty folder of those."""
+    proc, cgroup = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(
+        "MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\nHugePages_Total:       0\n"
+    )
+    (proc / "self" / "cgroup").write_text(own)
+    return proc, cgroup
+
+
+def v1(folder: Path, limit: int) -> None:
+    """A cgroup of version 1 that uses 3 MB, 2 of which are pages of files; its own figures leave out those below it."""
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (folder / "memory.usage_in_bytes").write_text("3000000\n")
+    (folder / "memory.stat").write_text(
+        "cache 500\ninactive_file 100\nactive_file 100\ntotal_inactive_file 1500000\ntotal_active_file 500000\n"
+    )
+
+
+def v2(folder: Path, limit: str) -> None:
+    """The same of version 2."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text("3000000\n")
+    (folder / "memory.stat").write_text("anon 1000000\nfile 2000000\ninactive_file 1500000\nactive_file 500000\n")
+
+
+V1_UNLIMITED = 9_223_372_036_854_771_712
+SYSTEM = 8_192_000_000
+
+
+def test_without_containers_the_system_says_what_is_left(tmp_path: Path) -> None:
+    proc, cgroup = machine(tmp_path, "0::/\n")
+    assert available_memory(proc, cgroup) == SYSTEM
+    (proc / "self" / "cgroup").unlink()
+    assert available_memory(proc, cgroup) == SYSTEM
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("max", SYSTEM), ("5000000", 4_000_000)])
+def test_pages_of_files_are_available_in_a_container(limit: str, expected: int, tmp_path: Path) -> None:
+    proc, cgroup = machine(tmp_path, "0::/\n")
+    v2(cgroup, limit)
+    assert available_memory(proc, cgroup) == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(V1_UNLIMITED, SYSTEM), (5_000_000, 4_000_000)])
+def test_pages_of_files_are_available_in_a_container_of_version_1(limit: int, expected: int, tmp_path: Path) -> None:
+    """Docker mounts a container's group where the root is, and its process still sees the path on the host."""
+    proc, cgroup = machine(tmp_path, "9:cpuacct,cpu:/docker/ab\n4:memory:/docker/ab\n0::/\n")
+    v1(cgroup / "memory", limit)
+    assert available_memory(proc, cgroup) == expected
+
+
+def test_the_narrowest_of_nested_containers_counts(tmp_path: Path) -> None:
+    proc, cgroup = machine(tmp_path, "0::/pods/worker\n")
+    v2(cgroup / "pods" / "worker", "9000000")
+    v2(cgroup / "pods", "6000000")
+    assert available_memory(proc, cgroup) == 5_000_000
+
+
+def test_memory_that_is_not_there_is_refused_with_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "available_memory", lambda: 8 * GB)
+    check_memory("denoiser", 2 * GB)
+    with pytest.raises(RunError, match=r"denoiser.*8\.0 GB available.*17\.8 GB, for 5\.1 GB of weights"):
+        check_memory("denoiser", 5_100_000_000)
+
+
+def test_disk_that_is_not_there_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=3 * GB))
+    check_disk(tmp_path / "not" / "there", {"denoiser": 2 * GB})
+    with pytest.raises(OutputError, match=r"3\.0 GB free.*about 4\.2 GB for denoiser, vae_decoder"):
+        check_disk(tmp_path / "not" / "there", {"denoiser": 3 * GB, "vae_decoder": 12 * GB // 10})

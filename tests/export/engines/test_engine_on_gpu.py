@@ -1,0 +1,37 @@
+"""Engines for GPUs on a machine without their GPU: the gate is told why they are not compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from latentrt.export.engines import engine_on_gpu
+from latentrt.export.engines.engine_on_gpu import opener_on_gpu
+from latentrt.runtime.device import driver
+from latentrt.runtime.device.interface import Device
+from latentrt.runtime.providers import Engine
+
+
+def never(device: Device) -> Engine:
+    raise AssertionError("there is nothing to load it onto")
+
+
+@pytest.mark.parametrize(
+    ("here", "targets", "says"),
+    [
+        (None, ("sm89", "sm120"), "it was built without a GPU of sm89 or sm120"),
+        (None, (), "it was built without a GPU"),
+        ("sm90", ("sm89",), "it was built without a GPU of sm89"),
+    ],
+)
+def test_why_an_engine_is_not_run(
+    here: str | None, targets: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_on_gpu, "gpu_target", lambda: here)
+    assert opener_on_gpu(targets, never) == says
+
+
+def test_a_gpu_with_too_old_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cuda.core", reason="cuda-core is not installed")
+    monkeypatch.setattr(engine_on_gpu, "gpu_target", lambda: "sm89")
+    monkeypatch.setattr(driver, "driver_version", lambda: (11, 8))
+    assert opener_on_gpu(("sm89",), never) == "it was not run: the NVIDIA driver is too old"

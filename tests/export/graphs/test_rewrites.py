@@ -1,0 +1,247 @@
+"""Each rewrite gives the same numbers in ONNX Runtime, and leaves alone what it must."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from latentrt.export.graphs.rewrites import (
+    attention_to_multi_head_attention,
+    attention_to_products,
+    bfloat16_to_rounded_float32,
+    for_onnxruntime_cpu,
+    for_tensorrt,
+    group_normalization_to_instance_normalization,
+)
+
+#: Two rows or one, several lengths, other lengths of keys than of queries.
+SIZES = [(2, 6, 154), (1, 9, 77), (3, 4, 4), (1, 1, 1)]
+
+
+def attention(
+    inputs: str = "q4, k4, v4",
+    attributes: str = "",
+    extra_output: str = "",
+    key_heads: int = 3,
+    flat: str = "float",
+    mask: str = "",
+) -> ir.Model:
+    """Three heads of width 4 over flat queries, keys and values, as diffusers writes it."""
+    declared, named = (f", {flat}[rows,3,T,4] {extra_output}", f", {extra_output}") if extra_output else ("", "")
+    return parsed(f"""
+        <ir_version: 10, opset_import: ["" : 23]>
+        attention ({flat}[rows,S,12] q, {flat}[rows,T,{4 * key_heads}] k, {flat}[rows,T,{4 * key_heads}] v,
+                   {mask or flat}[rows,1,S,T] mask) => ({flat}[rows,S,12] y {declared}) {{
+            q_split = Constant<value_ints=[0, 0, 3, 4]>()
+            k_split = Constant<value_ints=[0, 0, {key_heads}, 4]>()
+            joined = Constant<value_ints=[0, 0, 12]>()
+            q3 = Reshape(q, q_split)  q4 = Transpose<perm=[0, 2, 1, 3]>(q3)
+            k3 = Reshape(k, k_split)  k4 = Transpose<perm=[0, 2, 1, 3]>(k3)
+            v3 = Reshape(v, k_split)  v4 = Transpose<perm=[0, 2, 1, 3]>(v3)
+            a4 {named} = Attention{attributes}({inputs})
+            a3 = Transpose<perm=[0, 2, 1, 3]>(a4)
+            y = Reshape(a3, joined)
+        }}""")
+
+
+def group_normalization() -> ir.Model:
+    """Two groups of three channels."""
+    return parsed("""
+        <ir_version: 10, opset_import: ["" : 23]>
+        normalization (float[rows,6,h,w] x) => (float[rows,6,h,w] y)
+        <float[6] scale = {1, -2, 3, 0.5, 0, 2}, float[6] bias = {0, 1, -1, 2, 3, 0}> {
+            y = GroupNormalization<num_groups=2, epsilon=0.01>(x, scale, bias)
+        }""")
+
+
+def parsed(text: str) -> ir.Model:
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), strict_mode=True)
+    onnx.checker.check_model(model)
+    return ir.from_proto(model)
+
+
+def run(model: ir.Model, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
+    wanted = {value.name for value in session.get_inputs()}
+    return session.run(["y"], {name: value for name, value in inputs.items() if name in wanted})[0]
+
+
+def operators(model: ir.Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+@pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
+@pytest.mark.parametrize("attributes", ["", "<scale = 0.3>"])
+def test_plain_attention_is_fused(rows: int, queries: int, keys: int, attributes: str) -> None:
+    model = attention(attributes=attributes)
+    fused = for_onnxruntime_cpu(model)
+    assert operators(fused) == ["MultiHeadAttention"]
+    assert "Attention" in operators(model)  # the portable graph stays as it was
+
+    rng = np.random.default_rng(0)
+    inputs = {
+        name: rng.standard_normal((rows, length, 12)).astype(np.float32)
+        for name, length in (("q", queries), ("k", keys), ("v", keys))
+    }
+    inputs["mask"] = np.zeros((rows, 1, queries, keys), np.float32)
+    np.testing.assert_allclose(run(fused, inputs), run(model, inputs), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        attention(inputs="q4, k4, v4, mask"),
+        attention(attributes="<is_causal = 1>"),
+        attention(attributes="<softcap = 20.0>"),
+        attention(key_heads=1),
+        attention(extra_output="present"),
+        attention(flat="float16"),
+    ],
+    ids=["mask", "causal", "softcap", "fewer key heads", "cache", "fp16"],
+)
+def test_other_attention_is_left_alone(model: ir.Model) -> None:
+    assert attention_to_multi_head_attention(model) == 0
+    assert "Attention" in operators(model)
+
+
+def test_attention_without_head_splits_around_it_is_left_alone() -> None:
+    model = parsed("""
+        <ir_version: 10, opset_import: ["" : 23]>
+        attention (float[rows,3,S,4] q, float[rows,3,S,4] k, float[rows,3,S,4] v) => (float[rows,3,S,4] y) {
+            y = Attention(q, k, v)
+        }""")
+    assert attention_to_multi_head_attention(model) == 0
+
+
+def test_attention_whose_heads_are_used_elsewhere_is_left_alone() -> None:
+    model = attention()
+    assert attention_to_multi_head_attention(model.clone()) == 1
+    model.graph.outputs.append(next(node.outputs[0] for node in model.graph if node.op_type == "Attention"))
+    assert attention_to_multi_head_attention(model) == 0
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 6, 1, 2), (3, 6, 16, 8)])
+def test_group_normalization_is_spelt_as_instance_normalization(shape: tuple[int, ...]) -> None:
+    model = group_normalization()
+    rewritten = for_onnxruntime_cpu(model)
+    assert "GroupNormalization" not in operators(rewritten)
+    assert operators(model) == ["GroupNormalization"]
+
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 3 + 5
+    groups = x.reshape(shape[0], 2, -1).astype(np.float64)
+    groups = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 0.01)
+    scale, bias = np.array([1, -2, 3, 0.5, 0, 2]), np.array([0, 1, -1, 2, 3, 0])
+    expected = groups.reshape(shape) * scale[:, None, None] + bias[:, None, None]
+    np.testing.assert_allclose(run(rewritten, {"x": x}), expected, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(run(rewritten, {"x": x}), run(model, {"x": x}), rtol=0, atol=2e-5)
+
+
+def test_group_normalization_in_half_precision_is_left_alone() -> None:
+    model = group_normalization()
+    for value in (model.graph.inputs[0], *model.graph.initializers.values()):
+        value.dtype = ir.DataType.FLOAT16
+    assert group_normalization_to_instance_normalization(model) == 0
+
+
+def test_group_normalization_of_an_unknown_number_of_channels_is_left_alone() -> None:
+    model = parsed("""
+        <ir_version: 10, opset_import: ["" : 23]>
+        normalization (float[rows,C,h,w] x, float[C] scale, float[C] bias) => (float[rows,C,h,w] y) {
+            y = GroupNormalization<num_groups=2>(x, scale, bias)
+        }""")
+    assert group_normalization_to_instance_normalization(model) == 0
+
+
+@pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
+@pytest.mark.parametrize("mask", ["none", "numbers", "booleans"])
+@pytest.mark.parametrize("attributes", ["", "<scale = 0.3>"])
+def test_attention_without_a_kernel_is_spelt_out_with_an_fp32_softmax(
+    rows: int, queries: int, keys: int, mask: str, attributes: str
+) -> None:
+    inputs = "q4, k4, v4" if mask == "none" else "q4, k4, v4, mask"
+    model = attention(inputs=inputs, attributes=attributes, flat="float16", mask="bool" if mask == "booleans" else "")
+    spelt = model.clone()
+    assert attention_to_products(spelt, range(16, 257)) == 1
+    assert "Attention" not in operators(spelt)
+    softmax = next(node for node in spelt.graph if node.op_type == "Softmax")
+    assert onnx.shape_inference.infer_shapes(ir.to_proto(spelt), strict_mode=True)
+    assert softmax.inputs[0].producer().op_type in ("Cast", "Add", "Where")
+
+    rng = np.random.default_rng(1)
+    arrays = {
+        name: rng.standard_normal((rows, length, 12)).astype(np.float16)
+        for name, length in (("q", queries), ("k", keys), ("v", keys))
+    }
+    numbers = rng.standard_normal((rows, 1, queries, keys))
+    arrays["mask"] = numbers.astype(np.float16)
+    if mask == "booleans":
+        arrays["mask"] = numbers > 0
+        arrays["mask"][..., 0] = True  # no row is masked altogether
+    np.testing.assert_allclose(run(spelt, arrays), run(model, arrays), rtol=0, atol=4e-3)
+
+
+def test_attention_that_has_a_kernel_or_is_in_fp32_is_not_spelt_out() -> None:
+    assert attention_to_products(attention(flat="float16"), range(4, 5)) == 0
+    assert attention_to_products(attention(), range(16, 257)) == 0
+    assert attention_to_products(attention(flat="float16", attributes="<is_causal = 1>"), range(16, 257)) == 0
+
+
+def test_what_tensorrt_refuses_is_not_in_its_spelling() -> None:
+    model = attention(attributes="<softmax_precision = 1>")
+    rewritten = next(node for node in for_tensorrt(model).graph if node.op_type == "Attention")
+    assert "softmax_precision" not in rewritten.attributes
+    assert rewritten.attributes["TRT_decomposable"].as_int() == 1
+    portable = next(node for node in model.graph if node.op_type == "Attention")
+    assert set(portable.attributes) == {"softmax_precision"}
+
+
+def test_bf16_is_computed_in_fp32_and_rounded_where_bf16_rounds(tmp_path: Path) -> None:
+    model = parsed("""
+        <ir_version: 10, opset_import: ["" : 23]>
+        brain (float[n,4] x) => (float[n,2] y)
+        <bfloat16[4,2] weight = {16203, 48971, 16301, 16099, 48801, 16256, 16111, 16333},
+         bfloat16[2] bias = {16002, 16203}> {
+            narrow = Cast<to=16>(x)
+            product = MatMul(narrow, weight)
+            sum = Add(product, bias)
+            square = Mul(sum, sum)
+            y = Cast<to=1>(square)
+        }""")
+    weight, bias = (value.const_value.numpy().astype(np.float32) for value in model.graph.initializers.values())
+    x = np.random.default_rng(0).standard_normal((500, 4)).astype(np.float32)
+    assert bfloat16_to_rounded_float32(model) == 3
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    total = rounded(rounded(rounded(x) @ weight) + bias)
+    np.testing.assert_array_equal(run(model, {"x": x}), rounded(total * total))
+    assert bfloat16_to_rounded_float32(model) == 0
+
+
+def rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest numbers of bf16: those of fp32 whose lower 16 bits are 0, the even ones where two are as near."""
+    bits = values.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("component", "attentions", "normalizations"),
+    [("denoiser", 14, 30), ("vae_decoder", 1, 22), ("vae_encoder", 1, 14), ("text_encoder_2", 0, 0)],
+)
+def test_what_is_rewritten_in_the_emoji_bundle(
+    emoji_bundle: Path, component: str, attentions: int, normalizations: int
+) -> None:
+    model = ir.load(emoji_bundle / "onnx" / f"{component}.onnx")
+    assert attention_to_multi_head_attention(model) == attentions
+    assert group_normalization_to_instance_normalization(model) == normalizations
+    engine = onnx.load(emoji_bundle / "engines/onnxruntime-cpu" / f"{component}.onnx", load_external_data=False)
+    built = [node.op_type for node in engine.graph.node]
+    assert built.count("MultiHeadAttention") == attentions
+    assert built.count("InstanceNormalization") == normalizations
