@@ -20,17 +20,17 @@ def check_cuda() -> None:
     """Check that the GPU can be reached.
 
     Raises:
-        MissingDependencyError: cuda-core is not installed.
+        MissingDependencyError: cuda-core or cuda-bindings, which it stands on but does not bring, is not installed.
         EngineError: there is no driver, or it is older than cuda-core wants.
     """
     try:
         import cuda.core  # noqa: F401
         from cuda.bindings import __version__
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         if (error.name or "").partition(".")[0] != "cuda":
             raise
-        remedy = "install it: pip install cuda-core, which each of their extras brings"
-        raise MissingDependencyError("providers for GPUs need cuda-core", remedy=remedy) from None
+        remedy = "install them: pip install cuda-core cuda-bindings, which each of their extras brings"
+        raise MissingDependencyError("providers for GPUs need cuda-core and cuda-bindings", remedy=remedy) from None
     check_driver((int(__version__.split(".")[0]), 0))
 
 

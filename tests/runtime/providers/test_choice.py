@@ -123,9 +123,12 @@ def test_what_is_missing_beside_the_driver(bundle: Bundle, rtx: Library, monkeyp
     for provider, (kind, says) in expected.items():
         with pytest.raises(kind, match=says):
             choose_provider(both, provider)
+    for package in ("cuda.core", "cuda.bindings"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(MissingDependencyError, match=r"need cuda-core .* pip install cuda-core cuda-bindings"):
+                choose_provider(both, "tensorrt-rtx")
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(MissingDependencyError, match=r"providers for GPUs need cuda-core .* pip install cuda-core"):
-        choose_provider(both, "tensorrt-rtx")
     assert choose_provider(both, "auto") == "onnxruntime-cpu"
 
 
