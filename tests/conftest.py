@@ -6,6 +6,9 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,6 +128,23 @@ def emoji(emoji_bundle: Path) -> Iterator[Pipeline]:
 
     with load(emoji_bundle) as pipe:
         yield pipe
+
+
+@pytest.fixture
+def start_latentrt() -> Callable[..., subprocess.Popen[str]]:
+    """``start_latentrt(*arguments, **options)``: the command in a process of its own, started."""
+
+    def start(*arguments: object, **options: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-P", "-m", "latentrt.runtime.cli.main", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen(command, preexec_fn=_interruptible, **pipes, **options)  # type: ignore[call-overload, no-any-return]
+
+    return start
+
+
+def _interruptible() -> None:
+    """A shell starts background jobs with SIGINT ignored, and their children inherit that: CI may be such a job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _build(checkpoint: Path, out: Path, aspects: str | None = None) -> None:

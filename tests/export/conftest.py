@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,21 +43,3 @@ def latentrt() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)  # type: ignore[call-overload]
 
     return run
-
-
-@pytest.fixture
-def start_latentrt() -> Callable[..., subprocess.Popen[str]]:
-    """``start_latentrt(*arguments)``: the installed command, started."""
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        command = [str(LATENTRT), *map(str, arguments)]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_interruptible
-        )
-
-    return start
-
-
-def _interruptible() -> None:
-    """A shell starts background jobs with SIGINT ignored, and their children inherit that: CI may be such a job."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,12 @@ def test_options_of_inspect_that_would_do_nothing_are_refused(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_run_at_once_and_leaves_nothing(number: int, emoji_bundle: Path, tmp_path: Path) -> None:
+def test_a_signal_ends_a_run_at_once_and_leaves_nothing(
+    number: int, emoji_bundle: Path, start_latentrt: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
     """Also while other threads are inside an engine: 1000 steps take many seconds."""
     arguments = ["generate", emoji_bundle, "a fox", "-o", "out.png", "--steps", "1000", "--threads", "2", "-n", "4"]
-    command = [sys.executable, "-P", "-m", "latentrt.runtime.cli.main", *map(str, arguments)]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+    with start_latentrt(*arguments, cwd=tmp_path) as process:
         time.sleep(4)  # it is denoising by then
         assert process.poll() is None
         process.send_signal(number)
