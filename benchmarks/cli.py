@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import diffusers  # noqa: F401  # the reference; imported here so that a missing extra is told at once
-import matplotlib as mpl  # noqa: F401  # likewise: after the measurement would be too late
 import msgspec
 import typer
 from typer.core import TyperGroup
@@ -59,6 +57,8 @@ def run(
     ] = False,
 ) -> None:
     """Measure a bundle beside other programs: a report, then one line of JSON."""
+    import diffusers  # noqa: F401  # the reference; a missing extra is told before anything is measured
+    import matplotlib as mpl  # noqa: F401  # likewise: for the report
     from rich.console import Console
 
     from .prepare import PROMPTS, Wishes, prepare

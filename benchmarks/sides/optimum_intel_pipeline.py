@@ -42,18 +42,20 @@ def open_side(start: Start) -> Drawer:
         "PERFORMANCE_HINT": "LATENCY",
     }
     pipe = pipeline.from_pretrained(folder, compile=False, ov_config=hints)
-    shape: tuple[int, int, int] | None = None
+    shape: tuple[int, ...] | None = None
 
     def fix_shape(work: Workload) -> None:
         nonlocal shape
-        wanted = (work.images, work.height, work.width)
+        # A batch that is fixed is taken twice, for guidance; without guidance it has to stay open (-1).
+        wanted = (1 if work.guidance_scale > 1 else -1, work.height, work.width, work.images)
         if wanted != shape:
-            pipe.reshape(batch_size=1, height=work.height, width=work.width, num_images_per_prompt=work.images)
+            pipe.reshape(*wanted)
             pipe.compile()
             shape = wanted
 
     fix_shape(start.workload)
     draw = draw_with(pipe, pipe.vae.config.latent_channels, pipe.vae_scale_factor, before=fix_shape)
-    settings = {"precision": precision, "shapes": "fixed, compiled anew for another one", **hints}
+    shapes = "fixed, without guidance except for the batch; compiled anew for another one"
+    settings = {"precision": precision, "shapes": shapes, **hints}
     versions = torch_versions(openvino) | {"optimum-intel": optimum_intel_version}
     return Drawer(draw, versions, settings, prepared_seconds=prepared)
