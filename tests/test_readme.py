@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,20 @@ def test_the_example_runs_as_written(
 def test_the_numbers_are_those_of_the_committed_measurement() -> None:
     (name, shown) = re.findall(r"<!-- measured: (\S+) -->\n(.*?)\n<!-- end measured -->", README, re.DOTALL)[0]
     assert shown == summary(read_results(ROOT / name))
+
+
+def test_the_build_is_the_committed_record_of_one() -> None:
+    (name, shown) = re.findall(r"<!-- build: (\S+) -->\n(.*?)\n<!-- end build -->", README, re.DOTALL)[0]
+    record = json.loads((ROOT / name).read_text(encoding="utf-8"))
+    assert " ".join(record["command"]) in README
+    assert f"{record['seconds'] / 60:.1f} minutes, {record['peak_memory'] / 1e9:.1f} GB of memory at most" in shown
+    networks = {name: built for name, built in record["components"].items() if name != "kernels"}
+    assert shown.count("\n| ") == len(networks)
+    for component, built in networks.items():
+        times = [f"{built['stages'][stage]:.0f} s" for stage in ("export", "gate", "compile")]
+        distance = max(comparison["cosine_distance"] for comparison in built["graph"]["gate"])
+        figures = [component, *times, f"{built['peak_memory'] / 1e9:.1f} GB", f"{distance:.0e}"]
+        assert "| " + " | ".join(figures) + " |" in shown
 
 
 def test_every_source_file_has_a_line() -> None:
