@@ -25,7 +25,8 @@ Work = Callable[[], None]
 
 def _denoise_step(of: Arguments) -> Work:
     slots = Slots(**{field.name: of[field.name] for field in fields(Slots)})
-    return partial(denoise_slots, slots, of["routes"], of["outputs"], of["model_input"], of["timesteps"])
+    scratch = np.empty((2, slots.state.shape[1]), np.float32)
+    return partial(denoise_slots, slots, of["routes"], of["outputs"], of["model_input"], of["timesteps"], scratch)
 
 
 def _guidance_statistics(of: Arguments) -> Work:

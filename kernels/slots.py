@@ -92,6 +92,7 @@ def denoise_slots(
     outputs: NDArray[Any],
     model_input: NDArray[Any],
     timesteps: Array,
+    scratch: Array | None = None,
 ) -> None:
     """One step of every routed slot, in place, in the order of operations of the kernel ``denoise_step``::
 
@@ -109,9 +110,10 @@ def denoise_slots(
         outputs: ``[rows, elements]``, what the denoiser gave.
         model_input: ``[rows, elements or more]``: the first ``elements`` of a row are written, in its dtype.
         timesteps: float32 ``[rows]``; written.
+        scratch: ``[2, elements]``, for those who call again and again; overwritten.
     """
     elements = slots.state.shape[1]
-    scratch = np.empty((2, elements), np.float32)
+    scratch = np.empty((2, elements), np.float32) if scratch is None else scratch
     for route in routes.tolist():
         slot = route[Route.SLOT]
         if slot < 0:
@@ -119,50 +121,63 @@ def denoise_slots(
         row: list[float] = slots.table[slots.position[slot]].tolist()
         if row[Column.ACTIVE] == 0:
             continue
-        read = [
-            outputs[route[which]].astype(np.float32, copy=False) if row[column] != 0 else None
-            for column, which in _OUTPUTS.items()
-        ]
-        _update(slots, slot, row, read, scratch)
-        np.multiply(slots.state[slot], row[Column.NEXT_INPUT_SCALE], scratch[0])
+        weighted = [(row[column], outputs[route[which]]) for column, which in _OUTPUTS.items() if row[column] != 0]
+        _update(slots, slot, row, weighted, scratch)
+        scale, next_rows = row[Column.NEXT_INPUT_SCALE], int(row[Column.NEXT_ROWS])
+        scaled = slots.state[slot] if scale == 1 else np.multiply(slots.state[slot], scale, scratch[0])
         for rows, which in _INPUTS.items():
-            if int(row[Column.NEXT_ROWS]) & rows:
-                model_input[route[which], :elements] = scratch[0]
+            if next_rows & rows:
+                model_input[route[which], :elements] = scaled
                 timesteps[route[which]] = row[Column.NEXT_TIMESTEP]
         slots.draws[slot] = row[Column.NEXT_DRAW]
         slots.position[slot] += 1
 
 
 def _update(
-    slots: Slots[NDArray[Any]], slot: int, row: Sequence[float], outputs: Sequence[Array | None], scratch: Array
+    slots: Slots[NDArray[Any]],
+    slot: int,
+    row: Sequence[float],
+    outputs: Sequence[tuple[float, NDArray[Any]]],
+    scratch: Array,
 ) -> None:
-    """The state of one slot, and what it stores; ``outputs`` are the conditional, unconditional and third row.
+    """The state of one slot, and what it stores; ``outputs`` are the rows that have a weight, the conditional one first.
 
-    ``scratch`` is ``[2, elements]``, so that a step allocates nothing that is as large as a slot.
+    What changes nothing is not computed, and rings are not looked at for what has no weight: each small operation costs
+    more than its arithmetic, because an engine ran before it and left nothing of ours in the processor's caches.
     """
-    x, history, noise = slots.state[slot], slots.history[slot], slots.noise[slot]
-    newest, latest = int(row[Column.HISTORY_INDEX]), int(row[Column.NOISE_INDEX])
-    product = scratch[0]
-    stored = history[newest] if row[Column.KEEPS_STORED] != 0 else scratch[1]
-    if row[Column.STATE_WEIGHT] == 0 and row[Column.STATE_TO_STORED] == 0:
-        x[...] = 0  # whatever an earlier image left there
-    stored[...] = 0
-    for column, values in zip(_OUTPUTS, outputs, strict=True):
-        if values is not None:
-            stored += np.multiply(values, row[column], product)
+    x, product = slots.state[slot], scratch[0]
+    newest, of_state, of_stored = int(row[Column.HISTORY_INDEX]), row[Column.STATE_WEIGHT], row[Column.STATE_TO_STORED]
+    stored = slots.history[slot, newest] if row[Column.KEEPS_STORED] != 0 else scratch[1]
+    if outputs:
+        (weight, values), *others = outputs
+        np.multiply(values, weight, stored, dtype=np.float32)
+        for weight, values in others:
+            stored += np.multiply(values, weight, product, dtype=np.float32)
+    else:
+        stored[...] = 0
     if row[Column.GUIDANCE_RESCALE] != 0:
-        conditional, unconditional = outputs[0], outputs[1]
-        assert conditional is not None  # guidance gives both rows a weight
-        assert unconditional is not None
-        stored *= rescale_factor(conditional, unconditional, row[Column.GUIDANCE], row[Column.GUIDANCE_RESCALE])
-    older = [(row[Column.HISTORY_WEIGHTS + age], history[(newest - age) % HISTORY]) for age in range(1, HISTORY)]
-    drawn = [(row[Column.NOISE_WEIGHTS + age], noise[(latest - age) % DRAWS]) for age in range(DRAWS)]
-    if row[Column.STATE_TO_STORED] != 0:
-        stored += np.multiply(x, row[Column.STATE_TO_STORED], product)
-    x *= row[Column.STATE_WEIGHT]
-    for weight, values in [(row[Column.HISTORY_WEIGHTS], stored), *older, *drawn]:
-        if weight != 0:
-            x += np.multiply(values, weight, product)
+        (_, conditional), (_, unconditional) = outputs  # guidance gives both rows a weight
+        factor = rescale_factor(
+            conditional.astype(np.float32, copy=False),
+            unconditional.astype(np.float32, copy=False),
+            row[Column.GUIDANCE],
+            row[Column.GUIDANCE_RESCALE],
+        )
+        stored *= factor
+    if of_stored != 0:
+        stored += np.multiply(x, of_stored, product)
+    if of_state == 0:
+        x[...] = 0  # also where an earlier picture left what is no number
+    elif of_state != 1:
+        x *= of_state
+    if (weight := row[Column.HISTORY_WEIGHTS]) != 0:
+        x += stored if weight == 1 else np.multiply(stored, weight, product)
+    for age in range(1, HISTORY):
+        if (weight := row[Column.HISTORY_WEIGHTS + age]) != 0:
+            x += np.multiply(slots.history[slot, (newest - age) % HISTORY], weight, product)
+    for age in range(DRAWS):
+        if (weight := row[Column.NOISE_WEIGHTS + age]) != 0:
+            x += np.multiply(slots.noise[slot, (int(row[Column.NOISE_INDEX]) - age) % DRAWS], weight, product)
     if row[Column.BLENDS] != 0:
         latents, latents_noise = slots.kept[slot]
         level = row[Column.KEPT_SIGNAL] * latents + row[Column.KEPT_NOISE] * latents_noise
