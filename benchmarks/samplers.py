@@ -136,10 +136,11 @@ def updating(name: str, runs: int) -> Updates:
     copies = [(np.empty(size, np.float32), np.ones(size, np.float32)) for size in sizes]
     steps = diffusers_updates(name, torch.from_numpy(noise), torch.from_numpy(outputs))
     routes, flat_outputs = routes_of(images), outputs.reshape(2 * images, -1)
+    scratch = np.empty((2, slots.state.shape[1]), np.float32)
 
     def update() -> None:
         slots.position[...] = position
-        denoise_slots(slots, routes, flat_outputs, model_input, timesteps)
+        denoise_slots(slots, routes, flat_outputs, model_input, timesteps, scratch)
 
     def copy() -> None:
         for copied, original in copies:

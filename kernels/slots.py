@@ -140,7 +140,7 @@ def _update(
     outputs: Sequence[tuple[float, NDArray[Any]]],
     scratch: Array,
 ) -> None:
-    """The state of one slot, and what it stores; ``outputs`` are the rows that have a weight, the conditional one first.
+    """The state of one slot, and what it stores; ``outputs`` are the rows with a weight, the conditional one first.
 
     What changes nothing is not computed, and rings are not looked at for what has no weight: each small operation costs
     more than its arithmetic, because an engine ran before it and left nothing of ours in the processor's caches.

@@ -102,9 +102,9 @@ def group_normalization_to_instance_normalization(model: ir.Model) -> int:
     """``GroupNormalization`` -> ``InstanceNormalization`` over ``[rows, groups, -1]``, then scale and bias per channel.
 
     ONNX Runtime has no CPU kernel for the former: it expands it into fifteen element-wise passes, the latter is one. It
-    also takes the variance for E[x^2] - E[x]^2, which leaves three digits of 10^6 values whose mean is thirty times their
-    deviation. Scale and bias are one pass too, as a ``BatchNormalization`` of mean 0 and variance 1: the same bits as Mul
-    and Add. In fp16 the statistics are fp32, as GroupNormalization's stash type says.
+    also takes the variance for E[x^2] - E[x]^2, which leaves three digits of 10^6 values whose mean is thirty times
+    their deviation. Scale and bias are one pass too, as a ``BatchNormalization`` of mean 0 and variance 1: the same
+    bits as Mul and Add. In fp16 the statistics are fp32, as GroupNormalization's stash type says.
     Returns how many were rewritten.
     """
     rewritten = 0
