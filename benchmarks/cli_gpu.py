@@ -51,11 +51,11 @@ def gpu(
             make_folder(folder)
             try:
                 prepared = prepare_model(one, kept, wishes, partial(_show, bar, task))
-            except LatentRTError as error:  # the next model may do better
-                console.print(f"failed: {one.title}: {error}", highlight=False, markup=False, soft_wrap=True)
-                worst = max(worst, 1)
-                continue
-            status = run_to_files(prepared, folder, ["latentrt", "bench", *sys.argv[2:]], console, bar, task)
+                status = run_to_files(prepared, folder, ["latentrt", "bench", *sys.argv[2:]], console, bar, task)
+            except Exception as error:  # whatever it is, the next model may do better
+                reason = error if isinstance(error, LatentRTError) else f"{type(error).__name__}: {error}"
+                console.print(f"failed: {one.title}: {reason}", highlight=False, markup=False, soft_wrap=True)
+                status = 1
         if status > 1:
             raise typer.Exit(status)
         worst = max(worst, status)

@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..export.build_engine import EngineOptions
-from ..export.bundle_from_bundle import EngineBuildOptions, bundle_from_bundle
 from ..export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint
 from ..export.events import BuildEvent
 from ..export.profiles import Batch
-from ..runtime.errors import EngineError, LatentRTError
+from ..runtime.errors import EngineError
 from ..runtime.providers import PROVIDERS
 from .baselines import Missing, provider_side
 from .plan import device_of
@@ -67,7 +65,8 @@ def prepare_model(model: Published, work: Path, wishes: GpuWishes, progress: Cal
     missing = []
     running = []
     for name in wishes.providers or gpu_providers():
-        reason = _cannot_build(bundle, name, report) or cannot_run(bundle, name, model)
+        progress(f"{model.title}: engines of {name}")
+        reason = _cannot_build(bundle, name) or cannot_run(bundle, name, model)
         if reason:
             missing.append(Missing(provider_side(name), reason))
         else:
@@ -102,24 +101,28 @@ def gpu_providers() -> tuple[str, ...]:
     return tuple(name for name in PROVIDERS if device_of(name) == "cuda")
 
 
-def _cannot_build(bundle: Path, provider: str, report: Callable[[BuildEvent], None]) -> str:
+def _cannot_build(bundle: Path, provider: str) -> str:
     """Build a provider's engines into the bundle; why that cannot be done, or nothing."""
-    try:
-        bundle_from_bundle(bundle, bundle, EngineBuildOptions(EngineOptions(provider)), report)
-    except LatentRTError as error:
-        return f"engines cannot be built: {error}"
-    return ""
+    return _failure("engines cannot be built", "build-engines", str(bundle), "--provider", provider)
 
 
 def cannot_run(bundle: Path, provider: str, model: Published) -> str:
-    """Why a provider cannot draw with a bundle's engines, or nothing: found out by doing it, in a process of its own,
-    so that a library that crashes ends only that."""
+    """Why a provider cannot draw with a bundle's engines, or nothing: found out by doing it."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-P", "-m", "latentrt.runtime.cli.main", "generate", str(bundle), PROMPTS[0], "-o",
-            f"{folder}/picture.png", "--provider", provider, "--size", f"{model.side}x{model.side}", "--steps", "1",
-        ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        size = f"{model.side}x{model.side}"
+        return _failure(
+            "does not run", "generate", str(bundle), PROMPTS[0], "-o", f"{folder}/picture.png",
+            "--provider", provider, "--size", size, "--steps", "1",
+        )  # fmt: skip
+
+
+def _failure(what: str, *command: str) -> str:
+    """Why a command of LatentRT's failed, or nothing: in a process of its own, so that a library that crashes ends only
+    that.
+    """
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "latentrt.runtime.cli.main", *command], capture_output=True, text=True, check=False
+    )
     if done.returncode == 0:
         return ""
-    return f"does not run: {done.stderr.strip()[-1000:] or f'ended with status {done.returncode}'}"
+    return f"{what}: {done.stderr.strip()[-1000:] or f'ended with status {done.returncode}'}"

@@ -63,8 +63,9 @@ class Prepared:
     machine: Mapping[str, str]
 
     def without(self, missing: Sequence[Missing]) -> Prepared:
-        """The same, with more sides that are not there."""
-        return replace(self, missing=(*missing, *self.missing))
+        """The same, with more sides that are not there; of one that was missing already, the new reason counts."""
+        named = {one.side.name for one in missing}
+        return replace(self, missing=(*missing, *(one for one in self.missing if one.side.name not in named)))
 
     def results(self, command: Sequence[str], records: Sequence[Record], partial: str | None) -> Results:
         """The results, with what has been recorded so far."""

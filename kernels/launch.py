@@ -6,7 +6,7 @@ of ``kernel_arguments(...)``, which ``cuda.core.launch`` and ``cuLaunchKernel`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,13 @@ class KernelSet:
             held = ", ".join(f"{k.dtype or 'any dtype'} for {k.target}" for k in self.index.kernels if k.name == name)
             raise LookupError(f"{name} of {dtype} for {target} is not among {held or 'the kernels'}")
         return max(fitting, key=lambda kernel: -1 if kernel.target == PTX else int(kernel.target.removeprefix("sm")))
+
+
+def joined(sets: Sequence[KernelSet]) -> KernelSet:
+    """Several sets as one; what more than one of them has is taken from the first."""
+    found = {kernel.file: (kernel, one.read) for one in reversed(sets) for kernel in one.index.kernels}
+    index = msgspec.structs.replace(sets[0].index, kernels=tuple(kernel for kernel, _ in found.values()))
+    return KernelSet(index, lambda file: found[file][1](file))
 
 
 def _runs_on(code: str, gpu: str) -> bool:

@@ -38,6 +38,7 @@ class Engines:
         self._load = load
         self._loading = threading.Lock()
         self._closed = False
+        runner.holds(self._close)
 
     @property
     def device(self) -> Device:
@@ -108,8 +109,14 @@ class Engines:
             engine.close()
 
     def close(self) -> None:
-        """Release the engines, and all that they left on the device, once the calls inside have ended."""
+        """Release the engines and their device, once the calls inside have ended; with them others' of the same runner.
+
+        Raises:
+            EngineError: the calling thread is inside of a call.
+        """
         self.runner.close()
+
+    def _close(self) -> None:
         with self._loading:
             self._closed = True
             for engine in self._loaded.values():

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypedDict, Unpack, overload
 
-from .bundles.bundle import open_bundle
+from .bundles.bundle import Bundle, open_bundle
 from .device.runner import DeviceRunner
 from .engines import Engines, content, no_engine
 from .errors import RequestError
@@ -85,9 +85,9 @@ def load(
         embeddings_cache=integer("embeddings_cache", embeddings_cache, 0, None),
         provider_options=dict(provider_options or {}),
     )
-    if refiner is not None:
-        open_bundle(refiner, verify=False)  # that it is there is known at once, and not after the base has been loaded
-    base = _load(bundle, provider, wishes, {})
+    # That a refiner is there is known at once, and not after the base has been loaded.
+    beside = None if refiner is None else open_bundle(refiner, verify=False)
+    base = _load(bundle, provider, wishes, {}, beside=beside)
     if refiner is None:
         return base
     records = base.bundle.engines(base.provider).items()
@@ -118,8 +118,12 @@ def _load(
     wishes: _Wishes,
     shared: Mapping[tuple[str, ...], str],
     others: Engines | None = None,
+    *,
+    beside: Bundle | None = None,
 ) -> Pipeline:
-    """Load one bundle. Engines whose content is among the ``shared`` ones are components of the ``others``."""
+    """Load one bundle. Engines whose content is among the ``shared`` ones are components of the ``others``; the device
+    will also run those of the bundle ``beside``.
+    """
     bundle = open_bundle(path, verify=False)
     chosen = choose_provider(bundle, provider)
     if wishes.provider_options and not PROVIDERS[chosen].has_options:
@@ -140,7 +144,8 @@ def _load(
         of_texts = texts if wishes.offloads_text else []
         contents = {name: content(bundle, record) for name, record in held.items() if name not in of_texts}
         borrowed = {name: shared[found] for name, found in contents.items() if found in shared}
-    runner = DeviceRunner(module.open_device(bundle)) if others is None else others.runner
+    on_device = (bundle,) if beside is None else (bundle, beside)
+    runner = DeviceRunner(module.open_device(*on_device)) if others is None else others.runner
 
     def load_engine(component: str) -> Engine:
         if component not in held:

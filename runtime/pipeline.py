@@ -30,8 +30,9 @@ from .loop.warmup import warm_up
 from .noise.sources import GENERATORS
 from .noise.torch_cpu import NoiseSource
 from .requests.arguments import CallArguments, Size, check_names
-from .requests.checks import numbers
-from .requests.request import Request, request_from_arguments
+from .requests.checks import integer, numbers
+from .requests.request import MAX_IMAGES, Request, request_from_arguments
+from .requests.sizes import size_of_run
 from .samplers import SamplerTable, model_schedule_from_config
 from .text.conditioning import conditioning_rows, encode_texts, unique_texts
 from .text.embeddings import EmbeddingsCache
@@ -148,9 +149,12 @@ class Pipeline:
             RequestError: a size that the bundle was not built for.
             DeviceMemoryError: the device has too little memory for one of them; the others can be used.
         """
-        scale = self.bundle.manifest.latent_space.scale
-        requests = [self._sized(size, num_images_per_prompt) for size in sizes]
-        warm_up(self.engines, [(one.height // scale, one.width // scale) for one in requests], num_images_per_prompt)
+        manifest = self.bundle.manifest
+        images = integer("num_images_per_prompt", num_images_per_prompt, 1, MAX_IMAGES)
+        pixels = [size_of_run(height, width, None, manifest) for width, height in sizes]
+        scale = manifest.latent_space.scale
+        latents = [(height // scale, width // scale) for height, width in pixels]
+        warm_up(self.engines, latents, images, texts=not self._offloads_text)
 
     # What a call is made of; a pipeline with a refiner makes its calls of the same parts.
 
@@ -228,10 +232,6 @@ class Pipeline:
         finally:
             if self._offloads_text:
                 self.engines.release(component)
-
-    def _sized(self, size: Size, images: int) -> Request:
-        width, height = size
-        return self.request("", width=width, height=height, num_images_per_prompt=images, output_type="latent")
 
     def _task(
         self,

@@ -40,6 +40,17 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a GPU are skipped where there is none, before anything is made for them."""
+    for_gpus = [item for item in items if item.get_closest_marker("gpu")]
+    if for_gpus:
+        from latentrt.runtime.device.driver import gpu_target
+
+        missing = gpu_target() is None
+        for item in for_gpus:
+            item.add_marker(pytest.mark.skipif(missing, reason="no NVIDIA GPU"))
+
+
 @pytest.fixture(scope="session")
 def emoji_checkpoint() -> Path:
     """The trained checkpoint that the repository ships."""

@@ -17,13 +17,18 @@ from ...runtime.providers.gpu import check_cuda
 Load = Callable[[Device], Engine]
 
 
-def opener_on_gpu(targets: Sequence[str], load: Load) -> Callable[[], Engine] | str:
-    """A way to run an engine for GPUs of these ``targets`` (none: any), or why it cannot run here."""
+def opener_on_gpu(
+    targets: Sequence[str], load: Load, check_library: Callable[[], None] = lambda: None
+) -> Callable[[], Engine] | str:
+    """A way to run an engine for GPUs of these ``targets`` (none: any), or why it cannot run here: also what
+    ``check_library`` raises.
+    """
     here = gpu_target()
     if here is None or (targets and here not in targets):
         return f"it was built without a GPU of {' or '.join(targets)}" if targets else "it was built without a GPU"
     try:
         check_cuda()
+        check_library()
     except (EngineError, MissingDependencyError) as error:
         return f"it was not run: {error.subject}"
 

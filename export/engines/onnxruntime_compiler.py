@@ -10,7 +10,7 @@ import numpy as np
 from ...runtime.bundles.manifest import Component
 from ...runtime.device.interface import Device
 from ...runtime.errors import RequestError
-from ...runtime.providers import Engine, available_threads
+from ...runtime.providers import Engine, available_threads, import_provider
 from ..graphs.rewrites import for_onnxruntime_cpu
 from .engine_from_onnx import CompiledEngine, CompileJob
 from .engine_on_gpu import opener_on_gpu
@@ -76,7 +76,9 @@ class OnnxRuntimeCompiler:
             graph = (folder / path).read_bytes()
             return OnnxRuntimeCudaEngine(job.component, job.record, graph, views(), device, {})
 
-        return open_engine if self.provider == "onnxruntime-cpu" else opener_on_gpu((), load)
+        if self.provider == "onnxruntime-cpu":
+            return open_engine
+        return opener_on_gpu((), load, lambda: import_provider(self.provider).check(()))
 
 
 def engine_from_graph(component: str, graph: bytes, weights: Mapping[str, memoryview], record: Component) -> Engine:

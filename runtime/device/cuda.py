@@ -5,8 +5,9 @@ Kernels are the compiled ones of the bundle. All work goes to one stream.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,20 +50,17 @@ class CudaLaunch:
 
 
 class CudaGraph:
-    """An executable graph."""
+    """An executable graph of the driver. It may be closed while it runs."""
 
-    def __init__(self, device: str, core: Any):
+    def __init__(self, device: str, executable: Any):
         self._device = device
-        self._core = core
+        self.executable = executable
 
     def launch(self, stream: Stream) -> None:
-        assert isinstance(stream, CudaStream)
-        with device_errors(self._device):
-            self._core.launch(stream.core)
+        checked(self._device, driver.cuGraphLaunch(self.executable, stream.handle))
 
     def close(self) -> None:
-        with device_errors(self._device):
-            self._core.close()
+        checked(self._device, driver.cuGraphExecDestroy(self.executable))
 
 
 class CudaCapture:
@@ -115,34 +113,45 @@ class CudaStream:
 
     @contextmanager
     def capture(self) -> Iterator[CudaCapture]:
-        capture = CudaCapture()
-        with device_errors(self._name):
-            builder = self.core.create_graph_builder()
+        capture, stream = CudaCapture(), self._driver_handle
+        # What other threads do meanwhile, such as loading an engine, is not looked at.
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        collects = gc.isenabled()
+        gc.disable()  # memory of the GPU that it would free in this thread breaks a recording off
         try:
-            with device_errors(self._name):
-                builder.begin_building("thread_local")
+            checked(self._name, driver.cuStreamBeginCapture(stream, mode))
             try:
                 yield capture
             except BaseException:
-                with suppress(Exception):  # an invalid capture ends with an error, and ends
-                    builder.end_building()
+                status, recorded = driver.cuStreamEndCapture(stream)  # an invalid one ends with an error, and ends
+                if status == driver.CUresult.CUDA_SUCCESS:
+                    checked(self._name, driver.cuGraphDestroy(recorded))
                 raise
-            with device_errors(self._name):
-                builder.end_building()
-                graph = builder.complete()
-                graph.upload(self.core)  # or the first launch would, with memory that it allocates
-                capture.graph = CudaGraph(self._name, graph)
+            capture.graph = self._executable(checked(self._name, driver.cuStreamEndCapture(stream)))
         except LatentRTError as error:
             raise CaptureError(error.subject, received=error.received, expected=error.expected) from error
         finally:
-            with device_errors(self._name):
-                builder.close()
+            if collects:
+                gc.enable()
         self._device.counts.captures += 1
 
     def synchronize(self) -> None:
         self._device.counts.synchronizations += 1
         with device_errors(self._name):
             self.core.sync()
+
+    def _executable(self, recorded: Any) -> CudaGraph:
+        """What a recording becomes, in the device's memory: or its first launch would have to wait for that."""
+        try:
+            graph = CudaGraph(self._name, checked(self._name, driver.cuGraphInstantiate(recorded, 0)))
+        finally:
+            checked(self._name, driver.cuGraphDestroy(recorded))
+        try:
+            checked(self._name, driver.cuGraphUpload(graph.executable, self._driver_handle))
+        except EngineError:
+            graph.close()
+            raise
+        return graph
 
 
 class CudaDevice:
@@ -195,7 +204,7 @@ class CudaDevice:
         try:
             view = StridedMemoryView.from_dlpack(tensor, stream_ptr=self.stream.handle)
             shape, strides, dtype = tuple(view.shape), view.strides, view.dtype
-        except (BufferError, NotImplementedError) as error:
+        except (BufferError, NotImplementedError, TypeError) as error:
             raise RequestError(name, received=str(error), expected="a dtype that numpy has") from error
         if strides is not None and not _is_contiguous(shape, strides):
             raise RequestError(name, received=f"strides {list(strides)}", expected="a contiguous one")

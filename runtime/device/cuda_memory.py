@@ -18,22 +18,23 @@ from cuda.core import Buffer as CoreBuffer
 from cuda.core.utils import StridedMemoryView
 from numpy.typing import DTypeLike, NDArray
 
-from ..errors import DeviceError, LatentRTError
+from ..errors import DeviceError, DeviceMemoryError, EngineError, LatentRTError
 from .dlpack import CUDA
-from .memory import not_enough_memory
+from .memory import REMEDY, not_enough_memory
 
 
 def checked(device: str, result: tuple[Any, ...]) -> Any:
     """The value of a driver call, which returns its status in front of it.
 
     Raises:
-        DeviceError: the call failed.
+        DeviceMemoryError: there is not enough memory for it.
+        DeviceError: the call failed otherwise.
     """
     status, *values = result
     if status != driver.CUresult.CUDA_SUCCESS:
         _, name = driver.cuGetErrorName(status)
         _, text = driver.cuGetErrorString(status)
-        raise DeviceError(f"{device}: {_decoded(name)}: {_decoded(text)}")
+        raise _error(device, f"{_decoded(name)}: {_decoded(text)}")
     return values[0] if len(values) == 1 else tuple(values)
 
 
@@ -45,7 +46,14 @@ def device_errors(device: str) -> Iterator[None]:
     except LatentRTError:
         raise
     except Exception as error:
-        raise DeviceError(f"{device}: {error}") from error
+        raise _error(device, str(error)) from error
+
+
+def _error(device: str, reason: str) -> EngineError:
+    """Of a failed call: too little memory leaves the device as it is, anything else may not."""
+    if "CUDA_ERROR_OUT_OF_MEMORY" in reason:
+        return DeviceMemoryError(f"{device}: {reason}", remedy=REMEDY)
+    return DeviceError(f"{device}: {reason}")
 
 
 def memory_figure(device: str) -> tuple[int, int]:
@@ -133,20 +141,20 @@ class CudaBuffer:
 
 
 class CudaStaging:
-    """Pinned host memory."""
+    """Pinned host memory. It lives as long as an array on it, or until ``close``."""
 
     def __init__(self, device: str, shape: tuple[int, ...], dtype: DTypeLike, activate: Callable[[], None]):
         kind = np.dtype(dtype)
         size = max(int(np.prod(shape)) * kind.itemsize, 1)
         pointer = int(checked(device, driver.cuMemAllocHost(size)))
-        memory = memoryview((ctypes.c_ubyte * size).from_address(pointer))
-        self.array: NDArray[Any] = np.frombuffer(memory, kind, count=int(np.prod(shape))).reshape(shape)
+        memory = (ctypes.c_ubyte * size).from_address(pointer)
+        self.array: NDArray[Any] = np.frombuffer(memoryview(memory), kind, count=int(np.prod(shape))).reshape(shape)
 
         def free() -> None:
             activate()
             checked(device, driver.cuMemFreeHost(pointer))
 
-        self.close = weakref.finalize(self, free)
+        self.close = weakref.finalize(memory, free)
         self.close.atexit = False
 
 

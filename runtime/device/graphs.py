@@ -49,13 +49,20 @@ class Memory:
         return staging.array
 
     @contextmanager
-    def filled(self) -> Iterator[None]:
-        """Free everything if the block, which takes what is needed, cannot have it all."""
+    def filled(self, *executions: Execution) -> Iterator[None]:
+        """Free what the block took, and close the executions that it was for, if it cannot have all that it needs."""
+        held, before = self._opened, self.nbytes
+        self._opened = ExitStack()
         try:
             yield
         except BaseException:
-            self.close()
+            self._opened.close()
+            self._opened, self.nbytes = held, before
+            for execution in executions:
+                execution.close()
             raise
+        held.push(self._opened)
+        self._opened = held
 
     def close(self) -> None:
         """Free everything."""
@@ -85,9 +92,9 @@ def parts_of(
         execution = engine.prepare({name: buffer.shape for name, buffer in inputs.items()})
         return [Part(execution, {**inputs, **outputs})]
     whole = {**inputs, **outputs}
-    held = {name: memory.buffer((limit, *buffer.shape[1:]), buffer.dtype) for name, buffer in whole.items()}
     parts: list[Part] = []
-    with ExitStack() as undo:
+    with memory.filled(), ExitStack() as undo:
+        held = {name: memory.buffer((limit, *buffer.shape[1:]), buffer.dtype) for name, buffer in whole.items()}
         for start in range(0, rows, limit):
             count = min(limit, rows - start)
             own = {name: buffer[0:count] for name, buffer in held.items()}
@@ -202,7 +209,7 @@ class EnginePlan:
         )
         execution = engine.prepare({name: shape for name, (shape, _) in inputs.items()})
         self._memory = Memory(runner.device)
-        with self._memory.filled():
+        with self._memory.filled(execution):
             tensors = {**inputs, **execution.outputs}
             self._staged = {name: self._memory.staging(shape, dtype) for name, (shape, dtype) in tensors.items()}
             self._buffers = {name: self._memory.buffer(shape, dtype) for name, (shape, dtype) in tensors.items()}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ..errors import DeviceMemoryError
 
+#: What helps where memory is short.
+REMEDY = "lower width, height or num_images_per_prompt, load with offload='text', or free what others hold"
+
 
 def gigabytes(size: int) -> str:
     """Bytes for people."""
@@ -16,5 +19,5 @@ def not_enough_memory(device: str, free: int, needed: int) -> DeviceMemoryError:
         f"{device}: not enough memory",
         received=f"{gigabytes(free)} free",
         expected=gigabytes(needed),
-        remedy="lower width, height or num_images_per_prompt, load with offload='text', or free what others hold",
+        remedy=REMEDY,
     )

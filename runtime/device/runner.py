@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class DeviceRunner:
-    """Owns a device and everything on it but the engines' weights.
+    """Owns a device and everything on it; engines' weights belong to ``Engines``.
 
     Calls from many threads take turns, in the order in which they come. The turn also covers the one workspace that all
     executions compute in. Plans are kept, the least recently used of them dropped when they hold more than ``limit``
@@ -55,6 +55,7 @@ class DeviceRunner:
         self._plans: OrderedDict[tuple[PlanKey, int], Plan] = OrderedDict()
         self._in_use: Counter[tuple[PlanKey, int]] = Counter()
         self._workspace: Buffer | None = None
+        self._engines: list[Callable[[], None]] = []
         self._failure: DeviceError | None = None
         self._closed = False
 
@@ -148,18 +149,29 @@ class DeviceRunner:
                 del self._in_use[key]
                 self._plans.pop(key).close()
 
+    def holds(self, close_engines: Callable[[], None]) -> None:
+        """Engines on the device, which ``close`` closes when nothing runs them any more, and before the device."""
+        self._engines.append(close_engines)
+
     def close(self) -> None:
-        """Free everything, once the turns that have been asked for are over."""
+        """Free everything, once the turns that have been asked for are over.
+
+        Raises:
+            EngineError: the calling thread is in the middle of a run.
+        """
         with self._turns.turn():
             if self._closed:
                 return
+            if any(self._in_use.values()):
+                subject = f"{self.device.name}: the pipeline cannot be closed in the middle of a call"
+                raise EngineError(subject, remedy="return False from the callback, and close it after the call")
             self._closed = True
+            buffers = () if self._workspace is None else (self._workspace.close,)
             freed = contextlib.nullcontext() if self._failure is None else contextlib.suppress(DeviceError)
-            for one in (*self._plans.values(), self._workspace, self.device):
+            for close in (*(plan.close for plan in self._plans.values()), *buffers, *self._engines, self.device.close):
                 with freed:  # a failed device refuses to free what is lost anyway
                     self.device.activate()
-                    if one is not None:
-                        one.close()
+                    close()
             self._plans.clear()
 
     def make(self, maker: Callable[[], T]) -> T:

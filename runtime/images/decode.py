@@ -102,7 +102,8 @@ def decode_on_device(engines: Engines, latents: Array, decoding: Decoding, timin
     scale = manifest.latent_space.scale
     whole = _tile(manifest, latents, decoding) == (height, width)
     with engines.runner.turn(), timings.stage("decode"):
-        pictures = device.allocate((len(latents), scale * height, scale * width, 3), np.uint8)
+        shape = (len(latents), scale * height, scale * width, 3)
+        pictures = engines.runner.make(lambda: device.allocate(shape, np.uint8))
         for i in range(len(latents)):
             if whole:
                 with _plan(engines, decoding.component, height, width) as plan:

@@ -26,7 +26,7 @@ class PicturePlan:
         shape, dtype = (1, channels, height, width), np.dtype(contract.inputs[0].dtype)
         execution = engine.prepare({"latents": shape})
         self._memory = Memory(device)
-        with self._memory.filled():
+        with self._memory.filled(execution):
             image_shape, image_dtype = execution.outputs["image"]
             _, _, rows, columns = image_shape
             self._latents = self._memory.buffer(shape, dtype)

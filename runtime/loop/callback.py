@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ class StepState(MutableMapping[str, Array]):
     """``latents`` and ``denoised`` after a step, ``[images, C, h, w]``, each made when a callback first asks for it.
 
     Both are the callback's own: writing into them changes nothing unless it returns them. They have to be asked for
-    while it runs, since the run goes on after it. ``latents`` still have their noise;
+    while it runs, since the run goes on after it; what was asked for stays. ``latents`` still have their noise;
     ``pipeline.preview(state["denoised"])`` shows the picture that becomes of them.
     """
 
     def __init__(self, step: DenoiseStep):
         self._make: dict[str, Callable[[], Array]] = {"latents": step.latents, "denoised": step.denoised}
+        self._unasked = set(self._make)
 
     def __getitem__(self, name: str) -> Array:
         self[name] = value = self._make[name]()
@@ -41,15 +43,22 @@ class StepState(MutableMapping[str, Array]):
 
     def __setitem__(self, name: str, value: Array) -> None:
         self._make[name] = lambda: value
+        self._unasked.discard(name)
 
     def __delitem__(self, name: str) -> None:
         del self._make[name]
+        self._unasked.discard(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._make)
 
     def __len__(self) -> int:
         return len(self._make)
+
+    def end(self) -> None:
+        """The run goes on: what nobody has asked for is not there any more."""
+        for name in self._unasked:
+            self._make[name] = partial(_too_late, name)
 
 
 @dataclass(frozen=True)
@@ -73,15 +82,22 @@ def observer_of(callback: StepCallback | None, pipeline: object, steps_before: i
         raise RequestError("callback_on_step_end", received=shown(callback), expected=expected)
 
     def ask(step: DenoiseStep) -> Answer:
-        answer = callback(pipeline, steps_before + step.index, step.timestep, StepState(step))
-        if isinstance(answer, Mapping):
-            return Answer(True, _latents(answer["latents"], step.shape) if "latents" in answer else None)
-        if answer is not None and not isinstance(answer, bool | np.bool_):
-            expected = "None or True, False to stop, or a mapping with other latents"
-            raise RequestError("the callback's answer", received=shown(answer), expected=expected)
-        return Answer(answer is None or bool(answer), None)
+        state = StepState(step)
+        try:
+            return _answer_of(callback(pipeline, steps_before + step.index, step.timestep, state), step.shape)
+        finally:
+            state.end()
 
     return ask
+
+
+def _answer_of(answer: Any, shape: tuple[int, ...]) -> Answer:
+    if isinstance(answer, Mapping):
+        return Answer(True, _latents(answer["latents"], shape) if "latents" in answer else None)
+    if answer is not None and not isinstance(answer, bool | np.bool_):
+        expected = "None or True, False to stop, or a mapping with other latents"
+        raise RequestError("the callback's answer", received=shown(answer), expected=expected)
+    return Answer(answer is None or bool(answer), None)
 
 
 def _latents(given: Any, shape: tuple[int, ...]) -> Array:
@@ -91,3 +107,8 @@ def _latents(given: Any, shape: tuple[int, ...]) -> Array:
     if not np.isfinite(given).all():
         raise RequestError("the callback's latents", received="values that are not finite", expected=expected)
     return given.astype(np.float32, copy=False)
+
+
+def _too_late(name: str) -> Array:
+    expected = "asked for before the callback returns"
+    raise RequestError(f"{name} of a step", received="asked for when it was over", expected=expected)

@@ -28,8 +28,6 @@ Array = NDArray[np.float32]
 
 #: Rows of a table that plans have room for; longer tables get a plan of the next power of two.
 TABLE_ROWS = 256
-#: Inputs that no conditioning fills.
-_OWN_INPUTS = ("sample", "timestep", "skip_layers")
 _OUTPUT_ROUTES = {
     NextRows.CONDITIONAL: Route.CONDITIONAL_OUTPUT,
     NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_OUTPUT,
@@ -80,9 +78,8 @@ class DenoisePlan:
             self._outputs = {spec.name: tensors[spec.name] for spec in contract.outputs}
             self._make_slots(tensors["model_output"].shape[1])
             self._launches = self._bind_kernels(tensors, specs["sample"].dtype)
-            for name in _OWN_INPUTS:  # rows that no step writes are read all the same
-                if name in tensors:
-                    self._stream.fill_zero(tensors[name])
+            for tensor in self._inputs.values():  # rows that nothing is written to are read all the same
+                self._stream.fill_zero(tensor)
 
     def __str__(self) -> str:
         return f"the plan for {self.size}"

@@ -14,17 +14,19 @@ from ..images.decode import DECODERS, warm_decoder
 from ..timing import Timings
 from .denoise_plan import DenoisePlan, PlanSize
 
-#: The first round may move the workspace that its recordings compute in; then the second one makes them anew.
+#: The first round may move the workspace that its recordings compute in; then the second one makes them anew. What
+#: runs once in a round comes at its end, where the workspace stays, and is recorded in the second one.
 _ROUNDS = 2
 
 
-def warm_up(engines: Engines, sizes: Sequence[tuple[int, int]], images: int) -> None:
+def warm_up(engines: Engines, sizes: Sequence[tuple[int, int]], images: int, *, texts: bool) -> None:
     """Record what a call with a prompt, and one with a prompt and a negative one, does for ``images`` of each size.
 
     Args:
         engines: of a text-to-image or edit bundle.
         sizes: (height, width) of the latents.
         images: how many at a time.
+        texts: whether the text encoders stay loaded, so that what they do is worth recording.
 
     Raises:
         DeviceMemoryError: not all of it fits; what does not is left out, the rest can be used.
@@ -38,17 +40,15 @@ def warm_up(engines: Engines, sizes: Sequence[tuple[int, int]], images: int) -> 
     ]
     with runner.turn():
         for _ in range(_ROUNDS):
-            for encoding in manifest.text_encodings:
-                if encoding.tokenizer is not None:
-                    dtype = manifest.components[encoding.component].inputs[0].dtype
-                    for texts in (1, 2):
-                        ids = np.zeros((texts, encoding.tokens), dtype)
-                        engines.run(encoding.component, {"input_ids": ids}, Timings())
             for size in ordered:
                 with runner.plan((engine, size), partial(DenoisePlan, runner, engine, contract, size)) as plan:
                     plan.warm()
                 if DECODERS["vae"] in manifest.components:
                     warm_decoder(engines, DECODERS["vae"], size.height, size.width)
+            for encoding in manifest.text_encodings if texts else ():
+                if encoding.tokenizer is not None:
+                    ids = np.zeros((1, encoding.tokens), manifest.components[encoding.component].inputs[0].dtype)
+                    engines.run(encoding.component, {"input_ids": ids}, Timings())
 
 
 def _tokens(manifest: Manifest) -> int:

@@ -69,8 +69,8 @@ class Provider(Protocol):
             EngineError: what is installed cannot run them.
         """
 
-    def open_device(self, bundle: Bundle) -> Device:
-        """The device that the provider's engines run on.
+    def open_device(self, *bundles: Bundle) -> Device:
+        """The device that the engines of these bundles run on.
 
         Raises:
             EngineError: there is none, or its driver refuses.

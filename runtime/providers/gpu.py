@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
+from ...kernels.launch import joined
 from ..bundles.bundle import Bundle
 from ..bundles.kernels import kernels_of
 from ..device.driver import check_driver
 from ..device.interface import Device
-from ..device.memory import gigabytes
+from ..device.memory import REMEDY, gigabytes
 from ..errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
 
 #: How the libraries say that memory is short, and that CUDA or a library upon it failed.
-_NO_MEMORY = re.compile(r"out ?of ?memory|failed to allocate memory", re.IGNORECASE)
+_NO_MEMORY = re.compile(
+    r"out ?of ?memory|failed to allocate memory|smaller than requested bytes|alloc\w*_failed", re.IGNORECASE
+)
 _FAILURE = re.compile(r"cuda runtime|cuda driver|(cuda|cudnn|cublas)\w* failure", re.IGNORECASE)
 
 
@@ -34,15 +37,16 @@ def check_cuda() -> None:
     check_driver((int(__version__.split(".")[0]), 0))
 
 
-def open_gpu(bundle: Bundle) -> Device:
-    """The GPU, with the kernels of a bundle.
+def open_gpu(*bundles: Bundle) -> Device:
+    """The GPU, with the kernels of these bundles.
 
     Raises:
         EngineError: there is no driver, or one that is too old.
     """
     from ..device.cuda import CudaDevice
 
-    return CudaDevice(kernels_of(bundle))
+    held = [kernels for bundle in bundles if (kernels := kernels_of(bundle)) is not None]
+    return CudaDevice(joined(held) if held else None)
 
 
 def gpu_error(subject: str, reason: str, device: Device) -> EngineError:
@@ -50,7 +54,6 @@ def gpu_error(subject: str, reason: str, device: Device) -> EngineError:
     if _NO_MEMORY.search(reason):
         free, total = device.memory()
         received = f"{gigabytes(free)} of {gigabytes(total)} free on {device.name}: {reason}"
-        remedy = "make smaller or fewer pictures at a time, or free memory that others hold"
-        return DeviceMemoryError(subject, received=received, remedy=remedy)
+        return DeviceMemoryError(subject, received=received, remedy=REMEDY)
     kind = DeviceError if _FAILURE.search(reason) else EngineError
     return kind(subject, received=reason)

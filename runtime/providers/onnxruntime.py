@@ -202,7 +202,7 @@ def session_options(weights: Mapping[str, memoryview]) -> ort.SessionOptions:
     return options
 
 
-def open_device(bundle: Bundle) -> HostDevice:
+def open_device(*bundles: Bundle) -> HostDevice:
     """The processor."""
     return HostDevice()
 

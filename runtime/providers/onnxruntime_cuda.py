@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from ..bundles.bundle import Bundle
 from ..bundles.manifest import Component, EngineRecord
 from ..device.interface import Buffer, Device, Stream
-from ..errors import EngineError
-from . import missing_library
+from ..errors import EngineError, MissingDependencyError
 from .contract import axis_sizes, check_buffers, output_shapes
 from .gpu import gpu_error
 from .gpu import open_gpu as open_device
@@ -54,15 +53,17 @@ class OnnxRuntimeCudaEngine:
         ort.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels, which are not where the system looks for libraries
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
-                graph, session_options(weights), providers=[(_PROVIDER, settings)]
+                graph,
+                session_options(weights),
+                providers=[(_PROVIDER, settings)],
+                enable_fallback=False,  # a second session, for the processor, would take the place of the reason
             )
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise self.failed("cannot load the engine", error) from error
         if self._session.get_providers()[0] != _PROVIDER:  # it falls back to the processor, with a warning
             subject = f"{self.component}: ONNX Runtime {ort.__version__} does not find CUDA or cuDNN"
-            raise EngineError(
-                subject, remedy="pip install 'latentrt[cuda]', which brings the versions it was built for"
-            )
+            remedy = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings the versions it was built for"
+            raise EngineError(subject, remedy=remedy)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run on host arrays; see ``run_once``."""
@@ -154,7 +155,11 @@ def check(records: Iterable[EngineRecord]) -> None:
         MissingDependencyError: it is the one for processors.
     """
     if _PROVIDER not in ort.get_available_providers():
-        raise missing_library("onnxruntime-cuda")
+        raise MissingDependencyError(
+            "the provider onnxruntime-cuda needs onnxruntime-gpu",
+            received=f"onnxruntime {ort.__version__} for processors",
+            remedy="install that in its place: pip uninstall onnxruntime, then pip install 'latentrt[cuda]'",
+        )
 
 
 def load_engine(

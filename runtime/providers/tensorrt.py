@@ -31,9 +31,6 @@ from .usage import Usage
 #: What every provider's module offers.
 __all__ = ["check", "load_engine", "open_device"]
 
-#: Bytes that the library is given at a time of an engine's file.
-_CHUNK = 64 << 20
-
 
 class TensorRTEngine:
     """A deserialized engine. Executions may be prepared by several threads."""
@@ -124,7 +121,10 @@ class TensorRTExecution:
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
                 raise engine.failed(f"the shape {list(shape)} of {name} is refused")
-        unknown = self._context.infer_shapes()
+        try:
+            unknown = self._context.infer_shapes()
+        except RuntimeError:  # each allowed by the profile, but not together
+            raise engine.failed("these shapes do not go together") from None
         if unknown:
             raise engine.failed(f"the shapes do not tell those of {', '.join(unknown)}")
         self.workspace_bytes = int(self._context.update_device_memory_size_for_shapes())
@@ -171,15 +171,15 @@ class TensorRTExecution:
 
 
 class EngineFile:
-    """A mapped file, read piece by piece from where its reader is: nobody holds a copy of it on the host."""
+    """A mapped file, read from where its reader is: what it gives is the mapping itself, not a copy on the host."""
 
     def __init__(self, data: memoryview):
         self._data = data
         self._at = 0
 
     def read(self, num_bytes: int, stream: int) -> memoryview:
-        """The next bytes: as many as wanted, or fewer, which are then asked for once more."""
-        first, self._at = self._at, min(self._at + min(num_bytes, _CHUNK), len(self._data))
+        """The next bytes: as many as wanted, or as there are."""
+        first, self._at = self._at, min(self._at + num_bytes, len(self._data))
         return self._data[first : self._at]
 
     def seek_from(self, base: str, offset: int) -> bool:

@@ -51,7 +51,10 @@ class RuntimeCache:
     def save(self) -> None:
         """Write the file, whole or not at all, if there is something new to keep."""
         with self._saving:
-            data = bytes(self.cache.serialize())
+            serialized = self.cache.serialize()
+            if serialized is None:
+                return
+            data = bytes(serialized)
             digest = hashlib.sha256(data).digest()
             if digest == self._kept:
                 return

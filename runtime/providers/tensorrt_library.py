@@ -102,9 +102,17 @@ class Log:
         self._thread.error = self._of_any = message
 
 
-@functools.cache
+_MAKING_LOG = threading.Lock()
+
+
 def log_of(library: Library) -> Any:
     """The library's one logger: it keeps the first that it is given for as long as the process lives."""
+    with _MAKING_LOG:  # threads that load the first engines at once must not make one each
+        return _only_log(library)
+
+
+@functools.cache
+def _only_log(library: Library) -> Any:
     trt = library.module
 
     class LibraryLog(Log, trt.ILogger):  # type: ignore[name-defined,misc]  # the module is known at run time only
@@ -154,12 +162,16 @@ def check(records: Iterable[EngineRecord]) -> None:
 
 
 def installed(provider: str) -> list[Library]:
-    """The packages of a provider that are installed, the complete one first."""
+    """The packages of a provider that are installed, the complete one first.
+
+    Raises:
+        EngineError: one is, but not all that it consists of.
+    """
     found = []
     for name in PROVIDERS[provider].libraries:
         try:
             found.append(Library(importlib.import_module(name)))
-        except ModuleNotFoundError as error:
-            if error.name != name:
-                raise
+        except (ImportError, OSError) as error:
+            if not isinstance(error, ModuleNotFoundError) or error.name != name:
+                raise EngineError(f"{name} is installed and cannot be imported", received=str(error)) from error
     return found

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from latentrt.benchmarks import gpu
+from latentrt.benchmarks.baselines import Missing, provider_side
 from latentrt.benchmarks.gpu import GpuWishes, cannot_run, gpu_providers, prepare_model
+from latentrt.benchmarks.prepare import Wishes, prepare
 from latentrt.benchmarks.published import MODELS, Published
 from latentrt.benchmarks.sides.diffusers_pipeline import open_side
 from latentrt.benchmarks.synthetic import synthetic_checkpoint
@@ -104,6 +106,7 @@ def test_providers_whose_engines_cannot_be_built_are_told(tmp_path: Path) -> Non
     said: list[str] = []
     wishes = GpuWishes(providers=("onnxruntime-cpu", "no-such-provider"), runs=1)
     prepared = prepare_model(small("sd1"), tmp_path, wishes, said.append)
+    assert "Stable Diffusion 1.5: engines of no-such-provider" in said
     assert "Stable Diffusion 1.5: unet" in said
     plan = prepared.plan
     assert (plan.provider, plan.device, plan.precision) == ("onnxruntime-cpu", "cpu", "fp32")
@@ -126,6 +129,32 @@ def test_what_a_provider_said_when_it_could_not_run_is_kept(tmp_path: Path) -> N
     reason = cannot_run(tmp_path / "none", "onnxruntime-cpu", small("sd1"))
     assert reason.startswith("does not run: error: ")
     assert "no bundle here" in reason
+
+
+def test_one_reason_is_told_of_a_provider_that_is_missing(emoji_bundle: Path, emoji_checkpoint: Path) -> None:
+    """The plan finds out by itself that a provider cannot run; whoever tried it knows more."""
+    prepared = prepare(emoji_bundle, emoji_checkpoint, Wishes(sides=("diffusers",)))
+    side = provider_side("onnxruntime-cuda")
+    tried = prepared.without([Missing(side, "not installed")]).without([Missing(side, "does not run")])
+    assert [missing.reason for missing in tried.missing if missing.side.name == side.name] == ["does not run"]
+    assert len(tried.missing) == len(prepared.missing) + 1
+
+
+def test_a_model_that_breaks_does_not_keep_the_next_one_from_being_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from latentrt.benchmarks import cli_gpu
+
+    def broken(model: Published, *_: object) -> None:
+        raise {"sd1": ValueError("of a library"), "sdxl": EngineError("of ours")}[model.family]
+
+    monkeypatch.setattr(cli_gpu, "gpu_target", lambda: "sm90")
+    monkeypatch.setattr(gpu, "prepare_model", broken)
+    command = ["bench", "gpu", "--out", str(tmp_path / "out"), "--work", str(tmp_path), "--model", "sd1"]
+    assert main([*command, "--model", "sdxl"]) == 1
+    told = capsys.readouterr().err
+    assert "failed: Stable Diffusion 1.5: ValueError: of a library" in told
+    assert "failed: SDXL: of ours" in told
 
 
 def test_providers_for_gpus_are_known() -> None:

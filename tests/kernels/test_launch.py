@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from latentrt.kernels.launch import Argument, CompiledKernel, KernelIndex, KernelSet, grid, kernel_arguments
+from latentrt.kernels.launch import Argument, CompiledKernel, KernelIndex, KernelSet, grid, joined, kernel_arguments
 
 KERNEL = CompiledKernel(
     name="halve",
@@ -71,6 +71,17 @@ def test_code_that_there_is_not(name: str, dtype: str | None, gpu: str) -> None:
     kernels = KernelSet(KernelIndex(schema_version=2, key={}, kernels=held), lambda file: b"")
     with pytest.raises(LookupError, match=f"{name} of {dtype} for {gpu} is not among"):
         kernels.select(name, dtype, gpu)
+
+
+def test_kernels_of_two_bundles_are_one_set() -> None:
+    def held(content: bytes, *dtypes: str) -> KernelSet:
+        kernels = tuple(msgspec.structs.replace(KERNEL, dtype=dtype, file=f"halve.{dtype}.cubin") for dtype in dtypes)
+        return KernelSet(KernelIndex(schema_version=2, key={}, kernels=kernels), lambda file: content)
+
+    both = joined([held(b"of the first", "float32"), held(b"of the second", "float32", "float16")])
+    for dtype, content in (("float32", b"of the first"), ("float16", b"of the second")):
+        assert both.read(both.select("halve", dtype, "sm90").file) == content
+    assert len(both.index.kernels) == 2
 
 
 def test_the_record_survives_json() -> None:

@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 
 from latentrt.runtime import Pipeline, load, loading
+from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.device.interface import Device
 from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import EngineError
 from latentrt.runtime.providers import onnxruntime
 from latentrt.runtime.providers.onnxruntime import OnnxRuntimeEngine
+
+from ..kernels.slot_runs import RUNS
+from .function_engine import engines_of
+from .table_loop import linear_engine, run_through
 
 
 def test_closing_waits_for_the_call_at_work_and_refuses_the_next(emoji_bundle: Path) -> None:
@@ -43,6 +48,30 @@ def test_closing_waits_for_the_call_at_work_and_refuses_the_next(emoji_bundle: P
     assert len(said) == 2, "each thread ends with an error that says what happened"
     assert all("closed" in one for one in said)
     pipe.close()
+
+
+def test_closing_from_a_callback_is_refused(emoji_bundle: Path) -> None:
+    def close(pipeline: Pipeline, step: int, timestep: float, state: object) -> None:
+        pipeline.close()
+
+    with load(emoji_bundle, verify=False) as pipe:
+        with pytest.raises(EngineError, match="cannot be closed in the middle of a call"):
+            pipe("a fox", num_inference_steps=2, callback_on_step_end=close)
+        assert pipe("a fox", num_inference_steps=1).steps_done == 1
+
+
+def test_engines_are_closed_after_what_runs_them_and_before_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of a second model on the same device."""
+    order: list[str] = []
+    first, second, device = linear_engine(), linear_engine(), HostDevice()
+    base = engines_of(first, device=device)
+    refiner = Engines(base.bundle, base.provider, {"denoiser": second}, base.__getitem__, base.runner)
+    run_through(base, RUNS["euler"])
+    run_through(refiner, RUNS["euler"])
+    monkeypatch.setattr(device, "close", lambda: order.append(f"device, {first.closed}, {second.closed}"))
+    base.close()
+    refiner.close()
+    assert order == ["device, True, True"]
 
 
 def test_closing_while_an_engine_is_being_loaded(emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

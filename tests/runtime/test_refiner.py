@@ -15,10 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from latentrt.runtime import RefinedPipeline, load
+from latentrt.runtime.bundles.bundle import Bundle
 from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
+from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.errors import BundleError, RequestError
 from latentrt.runtime.images.provenance import read_provenance
 from latentrt.runtime.loop.callback import StepState
+from latentrt.runtime.providers import onnxruntime
 from latentrt.runtime.refiner import going_on
 
 LATENT_LIMIT = 1e-4  # max-abs, on latents of up to about 4
@@ -151,6 +154,21 @@ def test_what_both_bundles_hold_is_loaded_once(pipe: RefinedPipeline) -> None:
     assert pipe.refiner.engines["denoiser"] is not pipe.base.engines["denoiser"]
     # also where one of them is only loaded when a call needs it
     assert pipe.refiner.engines["vae_encoder"] is pipe.base.engines["vae_encoder"]
+
+
+def test_the_device_has_the_kernels_of_both(
+    tiny_bundle: Path, refiner_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They need not be of the same types."""
+    opened: list[Path] = []
+
+    def open_device(*bundles: Bundle) -> HostDevice:
+        opened.extend(bundle.path for bundle in bundles)
+        return HostDevice()
+
+    monkeypatch.setattr(onnxruntime, "open_device", open_device)
+    load(tiny_bundle, refiner=refiner_bundle).close()
+    assert opened == [tiny_bundle, refiner_bundle]
 
 
 def test_offloaded_text_encoders_are_not_shared(tiny_bundle: Path, refiner_bundle: Path, pipe: RefinedPipeline) -> None:

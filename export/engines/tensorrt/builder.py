@@ -53,6 +53,7 @@ def build(task: EngineTask, progress: Progress, tell: Callable[[str], None]) -> 
 
 
 def _set_options(library: Library, config: Any, options: BuilderOptions) -> None:
+    library.forbid_memory_of_its_own(config)
     if options.workspace is not None:
         config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimization_level is not None:

@@ -71,6 +71,14 @@ class Library:
             for index, target in enumerate(targets):
                 config.set_compute_capability(self.module.ComputeCapability.__members__[target.upper()], index)
 
+    def forbid_memory_of_its_own(self, config: Any) -> None:
+        """Have the engine run in memory that it is lent, whatever the size. Beyond some size TensorRT-RTX would take
+        memory during a run, which then cannot be recorded in a CUDA graph; TensorRT has no such choice.
+        """
+        flags = self.module.BuilderFlag
+        if hasattr(flags, "REQUIRE_USER_ALLOCATION"):
+            config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+
     def check_options(self, *, version_compatible: bool, timing_cache: bool) -> None:
         """Raise RequestError for an option of TensorRT that TensorRT-RTX does not have.
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from latentrt.export.engines import engine_on_gpu
 from latentrt.export.engines.engine_on_gpu import opener_on_gpu
+from latentrt.export.engines.onnxruntime_compiler import OnnxRuntimeCompiler
 from latentrt.runtime.device import driver
 from latentrt.runtime.device.interface import Device
 from latentrt.runtime.providers import Engine
@@ -28,6 +33,18 @@ def test_why_an_engine_is_not_run(
 ) -> None:
     monkeypatch.setattr(engine_on_gpu, "gpu_target", lambda: here)
     assert opener_on_gpu(targets, never) == says
+
+
+def test_a_library_that_does_not_run_on_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where ONNX Runtime is the one for processors, engines for GPUs are built all the same."""
+    import onnxruntime
+
+    monkeypatch.setattr(engine_on_gpu, "gpu_target", lambda: "sm90")
+    monkeypatch.setattr(engine_on_gpu, "check_cuda", lambda: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    job: Any = SimpleNamespace(component="denoiser", writer=SimpleNamespace(folder=tmp_path))
+    says = "it was not run: the provider onnxruntime-cuda needs onnxruntime-gpu"
+    assert OnnxRuntimeCompiler("onnxruntime-cuda").opener(job, "engine.onnx", ()) == says
 
 
 def test_a_gpu_with_too_old_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:

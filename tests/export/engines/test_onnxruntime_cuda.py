@@ -48,7 +48,8 @@ def test_the_package_for_processors_does_not_do() -> None:
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed")
-    with pytest.raises(MissingDependencyError, match=r"onnxruntime-cuda needs onnxruntime .*latentrt\[cuda\]"):
+    says = r"needs onnxruntime-gpu \| received: onnxruntime .*latentrt\[cuda\]"
+    with pytest.raises(MissingDependencyError, match=says):
         import_provider("onnxruntime-cuda").check([])
 
 

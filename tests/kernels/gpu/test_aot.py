@@ -18,7 +18,7 @@ import torch
 
 from latentrt.kernels.gpu.aot import PTX, SOURCES, TARGETS, compile_kernels
 from latentrt.kernels.inputs import pixels_from_image
-from latentrt.kernels.launch import INDEX_NAME, CompiledKernel, KernelIndex, grid, kernel_arguments
+from latentrt.kernels.launch import INDEX_NAME, CompiledKernel, KernelIndex, KernelSet, grid, kernel_arguments
 from latentrt.kernels.philox import philox_normal
 from latentrt.kernels.slots import denoise_slots
 from latentrt.runtime.errors import ExportError
@@ -92,6 +92,7 @@ def test_a_kernel_is_compiled_for_every_target(compiled: Path) -> None:
             text = code.decode()
             assert ".version 8.0\n.target sm_80\n" in text
             assert f".visible .entry {kernel.symbol}(" in text
+            assert f".reqntid {kernel.threads}\n" in text
         else:
             assert f"sm{sm_version(code)}" == target
 
@@ -110,6 +111,13 @@ def test_every_kernel_is_compiled_with_the_parameters_of_its_record(compiled: Pa
             offsets.append(-(-end // size) * size)
             end = offsets[-1] + size
         assert parameters(code, kernel.symbol) == list(zip(offsets, sizes, strict=True)), kernel.file
+
+
+def test_ptx_stands_in_for_gpus_that_are_newer_than_triton(tmp_path: Path) -> None:
+    compile_in(tmp_path, "--target=sm190", f"--target={PTX}", "--kernel=pack_rows", "--dtype=float16")
+    index = msgspec.json.decode((tmp_path / INDEX_NAME).read_bytes(), type=KernelIndex)
+    assert KernelSet(index, lambda file: b"").select("pack_rows", "float16", "sm190").target == PTX
+    assert [kernel.target for kernel in index.kernels] == [PTX]
 
 
 def test_a_second_compilation_gives_the_same_bytes_and_no_path_is_in_them(compiled: Path) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
 pytest.importorskip("cuda.core", reason="pip install 'latentrt[cuda]'")
 
-from latentrt.runtime.device.cuda import CudaDevice, _is_contiguous
+from cuda.bindings import driver
+
+from latentrt.runtime.device.cuda import CudaDevice, CudaStream, _is_contiguous
+from latentrt.runtime.device.cuda_memory import CudaStaging, device_errors
 from latentrt.runtime.device.driver import driver_version
-from latentrt.runtime.errors import EngineError
+from latentrt.runtime.device.graphs import Memory
+from latentrt.runtime.device.host import HostDevice
+from latentrt.runtime.device.interface import Counts
+from latentrt.runtime.errors import CaptureError, DeviceError, DeviceMemoryError, EngineError
+
+SUCCESS = driver.CUresult.CUDA_SUCCESS
 
 
 @pytest.mark.parametrize(
@@ -23,3 +38,106 @@ def test_gaps_between_elements_are_seen(shape: tuple[int, ...], strides: tuple[i
 def test_no_gpu_is_an_error_of_ours() -> None:
     with pytest.raises(EngineError, match="no NVIDIA driver was found"):
         CudaDevice(None)
+
+
+@pytest.fixture
+def freed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Addresses of pinned memory that was given back; it comes from the host's own here."""
+    held: dict[int, Any] = {}
+    freed: list[int] = []
+
+    def allocate(size: int) -> tuple[Any, int]:
+        memory = ctypes.create_string_buffer(size)
+        held[ctypes.addressof(memory)] = memory
+        return SUCCESS, ctypes.addressof(memory)
+
+    def free(pointer: int) -> tuple[Any]:
+        freed.append(pointer)
+        return (SUCCESS,)
+
+    monkeypatch.setattr(driver, "cuMemAllocHost", allocate)
+    monkeypatch.setattr(driver, "cuMemFreeHost", free)
+    return freed
+
+
+def pinned(shape: tuple[int, ...], dtype: Any) -> CudaStaging:
+    return CudaStaging("GPU 0", shape, dtype, activate=lambda: None)
+
+
+def test_pinned_memory_is_there_as_long_as_somebody_has_an_array_on_it(freed: list[int]) -> None:
+    array = pinned((4, 3), np.float32).array[1:]
+    pointer = array.ctypes.data - 3 * 4
+    array[...] = 2
+    assert freed == []
+    del array
+    assert freed == [pointer]
+
+
+def test_pinned_memory_of_a_plan_is_given_back_when_the_plan_is_closed(
+    freed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = HostDevice()
+    monkeypatch.setattr(device, "staging", pinned)
+    memory = Memory(device)
+    array = memory.staging((5,), np.int32)
+    assert freed == []
+    memory.close()
+    memory.close()
+    assert freed == [array.ctypes.data]
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("CUDA_ERROR_OUT_OF_MEMORY", DeviceMemoryError), ("CUDA_ERROR_LAUNCH_FAILED", DeviceError)]
+)
+def test_too_little_memory_is_not_a_failure_of_the_device(reason: str, kind: type[EngineError]) -> None:
+    with pytest.raises(kind, match=f"GPU 0: {reason}: it is said why"), device_errors("GPU 0"):
+        raise RuntimeError(f"{reason}: it is said why")
+
+
+def recording(monkeypatch: pytest.MonkeyPatch, **results: tuple[Any, ...]) -> tuple[CudaStream, list[str]]:
+    """A stream whose recordings give these results of the driver, and the calls of it that were made."""
+    calls: list[str] = []
+
+    def call(name: str) -> Callable[..., tuple[Any, ...]]:
+        def called(*arguments: object) -> tuple[Any, ...]:
+            calls.append(name)
+            return results.get(name, (SUCCESS,))
+
+        return called
+
+    names = ("cuStreamBeginCapture", "cuStreamEndCapture", "cuGraphInstantiate", "cuGraphUpload", "cuGraphDestroy")
+    for name in (*names, "cuGraphExecDestroy"):
+        monkeypatch.setattr(driver, name, call(name))
+    for name in ("cuGetErrorName", "cuGetErrorString"):
+        monkeypatch.setattr(driver, name, lambda status: (SUCCESS, str(status.name)))
+    device: Any = SimpleNamespace(name="GPU 0", counts=Counts())
+    return CudaStream(device, SimpleNamespace(handle=1)), calls
+
+
+def test_a_recording_that_becomes_invalid_ends_and_is_no_failure_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    invalid = (driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED, None)
+    stream, calls = recording(monkeypatch, cuStreamEndCapture=invalid)
+    with pytest.raises(CaptureError, match="denoiser: refused"), stream.capture():
+        raise EngineError("denoiser: refused")
+    with pytest.raises(CaptureError, match="CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"), stream.capture():
+        pass
+    assert calls == ["cuStreamBeginCapture", "cuStreamEndCapture"] * 2
+
+
+def test_nothing_is_collected_while_something_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, _ = recording(monkeypatch, cuStreamEndCapture=(SUCCESS, 7), cuGraphInstantiate=(SUCCESS, 8))
+    assert gc.isenabled()
+    with stream.capture() as capture:
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert capture.graph.executable == 8
+
+
+def test_a_recording_that_does_not_become_a_graph_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = (driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY,)
+    stream, calls = recording(
+        monkeypatch, cuStreamEndCapture=(SUCCESS, 7), cuGraphInstantiate=(SUCCESS, 8), cuGraphUpload=short
+    )
+    with pytest.raises(CaptureError, match="CUDA_ERROR_OUT_OF_MEMORY"), stream.capture():
+        pass
+    assert calls[2:] == ["cuGraphInstantiate", "cuGraphDestroy", "cuGraphUpload", "cuGraphExecDestroy"]

@@ -45,10 +45,11 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> KernelSet:
     """Every kernel, compiled for the GPU that is here in a process of its own, so that this one needs no Triton."""
     folder = tmp_path_factory.mktemp("kernels")
     target = gpu_target()
-    if target is None:
-        pytest.skip("no NVIDIA GPU")
+    assert target is not None
     pytest.importorskip("cuda.core")
     pytest.importorskip("triton")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
     compile_them = (
         "import sys; from pathlib import Path; from latentrt.kernels.gpu.aot import compile_kernels; "
         "compile_kernels(Path(sys.argv[1]), [sys.argv[2]])"
@@ -210,6 +211,18 @@ def test_a_recorded_step_gives_the_bits_of_one_put_on_the_stream(gpu: Any, kerne
         for _ in range(3):
             np.testing.assert_array_equal(run_through(recorded, *runs), run_through(plain, *runs))
         assert gpu.counts.captures == 2
+        assert plain.device.counts.captures == 0
+
+
+def test_a_recording_that_the_driver_breaks_off_is_given_up_and_the_run_goes_on(gpu: Any, kernels: KernelSet) -> None:
+    from latentrt.runtime.device.cuda import CudaDevice
+
+    run = RUNS["dpm++ 2m"]
+    with closing(on_gpu(gpu)) as recorded, closing(on_gpu(CudaDevice(kernels))) as plain:
+        plain["denoiser"].waits = True  # type: ignore[attr-defined]
+        for _ in range(2):
+            np.testing.assert_array_equal(run_through(recorded, run), run_through(plain, run))
+        assert plain.runner.capture_refused
         assert plain.device.counts.captures == 0
 
 

@@ -13,13 +13,14 @@ from latentrt.runtime.providers.contract import axis_sizes, check_buffers, outpu
 
 
 class TorchEngine:
-    """Its executions allocate nothing while they run, so they can be recorded."""
+    """Its executions allocate nothing while they run, so they can be recorded, unless it ``waits`` for the stream."""
 
     def __init__(self, component: str, contract: Component, device: CudaDevice, *, workspace_bytes: int = 1 << 20):
         self.component = component
         self.contract = contract
         self.device = device
         self.capturable = True
+        self.waits = False
         self.workspace_bytes = workspace_bytes
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> TorchExecution:
@@ -51,6 +52,8 @@ class TorchExecution:
 
     def enqueue(self, stream: Stream) -> None:
         """0.6 sample + 0.5 context cos(3 t / 1000) - 0.2 t / 1000, by way of the shared workspace."""
+        if self._engine.waits:
+            stream.synchronize()
         tensors, (total, term) = self._tensors, self._scratch
         column = self._time.view(-1, 1, 1, 1)
         with torch.cuda.stream(torch.cuda.ExternalStream(stream.handle)):

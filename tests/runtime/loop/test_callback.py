@@ -46,6 +46,20 @@ def test_latents_that_were_kept_stay_as_they_were(emoji: Pipeline) -> None:
     assert np.abs(kept[0] - kept[1]).max() > 0.1
 
 
+def test_what_was_not_asked_for_in_time_is_refused(emoji: Pipeline) -> None:
+    kept: list[StepState] = []
+
+    def keep(pipe: Pipeline, index: int, timestep: float, state: StepState) -> None:
+        state.get("latents")
+        kept.append(state)
+
+    last = final_latents(emoji, keep)
+    assert np.array_equal(kept[-1]["latents"], last)
+    assert list(kept[0]) == ["latents", "denoised"]
+    with pytest.raises(RequestError, match=r"denoised of a step \| received: asked for when it was over"):
+        kept[0]["denoised"]
+
+
 def test_a_state_that_is_returned_counts_as_with_diffusers(emoji: Pipeline) -> None:
     """``callback_kwargs["latents"] = ...; return callback_kwargs`` is how callbacks of diffusers are written."""
 

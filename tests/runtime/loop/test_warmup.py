@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from latentrt.runtime import Pipeline, load
+from latentrt.runtime.bundles.manifest import TextEncoding
 from latentrt.runtime.errors import RequestError
+from latentrt.runtime.loop.warmup import warm_up
+from latentrt.runtime.timing import Timings
+
+from ...kernels.slot_runs import RUNS
+from ..function_engine import FunctionEngine, contract_of, engines_of
+from ..table_loop import SHAPE, linear_engine, run_through
 
 SIZES = [(96, 128), (128, 128)]
 
@@ -44,9 +53,46 @@ def test_calls_for_a_warm_size_allocate_nothing(pipe: Pipeline) -> None:
     assert counts.allocations > before.allocations, "a size that was not warmed"
 
 
+def test_what_was_warmed_is_recorded_in_the_workspace_that_the_largest_of_it_needs() -> None:
+    contract = contract_of({"input_ids": "int64 texts 240"}, {"states": "float32 texts 240 1"}, texts=(1, 1, 2))
+    text = FunctionEngine(
+        "text_encoder",
+        contract,
+        lambda inputs: {"states": inputs["input_ids"][..., np.newaxis].astype(np.float32)},
+        workspace_bytes=lambda rows: 100,
+    )
+    encoding = TextEncoding("text_encoder", "tokenizer.json", (), None, 0, 0, "states", tokens=240)
+    with closing(engines_of(text, linear_engine(workspace_bytes=lambda rows: 1000 * rows))) as engines:
+        manifest = msgspec.structs.replace(engines.bundle.manifest, text_encodings=(encoding,))
+        engines.bundle = replace(engines.bundle, manifest=manifest)
+        warm_up(engines, [(10, 6), SHAPE[1:]], 1, texts=True)
+        before = replace(engines.device.counts)
+        engines.run("text_encoder", {"input_ids": np.zeros((1, 240), np.int64)}, Timings())
+        run_through(engines, RUNS["euler, guidance in the middle"])
+        after = engines.device.counts
+        assert (after.allocations, after.captures) == (before.allocations, before.captures)
+
+
+def test_text_encoders_that_are_released_are_not_loaded_to_be_warm(emoji_bundle: Path) -> None:
+    with load(emoji_bundle, verify=False, offload="text") as pipe:
+        pipe.warmup(SIZES[:1])
+        assert pipe.engines.get("text_encoder") is None
+        assert pipe.engines.get("denoiser") is not None
+
+
+@pytest.mark.parametrize("name", ["sd1-edit", "sd1-inpainting"])
+def test_models_that_see_a_picture_are_warmed_without_one(family_bundle: Callable[[str], Path], name: str) -> None:
+    with load(family_bundle(name), verify=False) as pipe:
+        before = pipe.engines.device.counts.allocations
+        pipe.warmup([(24, 24)])
+        assert pipe.engines.device.counts.allocations > before
+
+
 def test_what_cannot_be_warmed_is_refused(pipe: Pipeline) -> None:
     with pytest.raises(RequestError, match="width"):
         pipe.warmup([(1000, 128)])
+    with pytest.raises(RequestError, match="num_images_per_prompt"):
+        pipe.warmup(SIZES, num_images_per_prompt=0)
 
 
 def test_warming_leaves_pictures_as_they_are(pipe: Pipeline, emoji: Pipeline) -> None:

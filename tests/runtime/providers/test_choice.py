@@ -118,7 +118,7 @@ def test_what_is_missing_beside_the_driver(bundle: Bundle, rtx: Library, monkeyp
     )
     expected: dict[str, tuple[type[LatentRTError], str]] = {
         "tensorrt": (MissingDependencyError, r"needs tensorrt or tensorrt_lean .*NVIDIA's package index"),
-        "onnxruntime-cuda": (MissingDependencyError, r"onnxruntime-cuda needs onnxruntime .*latentrt\[cuda\]"),
+        "onnxruntime-cuda": (MissingDependencyError, r"onnxruntime-cuda needs onnxruntime-gpu .*latentrt\[cuda\]"),
     }
     for provider, (kind, says) in expected.items():
         with pytest.raises(kind, match=says):

@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from latentrt.runtime.bundles.manifest import EngineRecord
 from latentrt.runtime.device.driver import gpu_target
 from latentrt.runtime.errors import EngineError, MissingDependencyError
 from latentrt.runtime.providers import tensorrt, tensorrt_cache, tensorrt_library
-from latentrt.runtime.providers.tensorrt import EngineFile
+from latentrt.runtime.providers.tensorrt import EngineFile, TensorRTExecution
 from latentrt.runtime.providers.tensorrt_cache import RuntimeCache, cache_path
 from latentrt.runtime.providers.tensorrt_library import Library, library_for
 
@@ -177,6 +179,23 @@ def test_a_package_that_is_not_installed(provider: str, says: str, monkeypatch: 
         library_for(record(provider, "11.4.0.106"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libnvinfer.so.11: cannot open shared object file", name="tensorrt"),
+        OSError("libnvinfer.so.11: cannot open shared object file"),
+        ModuleNotFoundError("No module named 'tensorrt_bindings'", name="tensorrt_bindings"),
+    ],
+)
+def test_a_package_of_which_a_part_is_missing(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> ModuleType:
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(EngineError, match=r"tensorrt is installed and cannot be imported \| received: .*"):
+        library_for(record("tensorrt", "11.4.0.106"))
+
+
 @pytest.mark.skipif(gpu_target() is not None, reason="there is a GPU here")
 def test_no_runtime_is_made_without_a_gpu(module: ModuleType) -> None:
     """tensorrt-lean would make one, and crash when the process ends."""
@@ -207,15 +226,46 @@ def test_what_the_library_says_reaches_errors_and_the_log(rtx: Library, caplog: 
     assert log.take_error() == "broken elsewhere"
 
 
-def test_an_engine_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tensorrt, "_CHUNK", 4)
+def test_threads_that_load_engines_at_once_give_the_library_one_logger() -> None:
+    class SlowLogger:
+        def __init__(self) -> None:
+            time.sleep(0.02)
+
+    module = ModuleType("slow")
+    module.ILogger = SlowLogger  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(4) as pool:
+        logs = list(pool.map(tensorrt_library.log_of, [Library(module)] * 4))
+    assert all(log is logs[0] for log in logs)
+
+
+def test_shapes_that_the_engine_refuses_together_are_an_error_of_ours() -> None:
+    class Context:
+        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            return True
+
+        def infer_shapes(self) -> list[str]:
+            raise RuntimeError("what pybind11 makes of it")
+
+    engine: Any = SimpleNamespace(
+        contract=SimpleNamespace(outputs=()),
+        library=SimpleNamespace(create_context=lambda engine, cache: Context()),
+        device=SimpleNamespace(stream=SimpleNamespace(handle=0)),
+        engine=None,
+        cache=None,
+        failed=lambda what: EngineError(f"denoiser: {what}"),
+    )
+    with pytest.raises(EngineError, match="denoiser: these shapes do not go together"):
+        TensorRTExecution(engine, {"sample": (2, 4, 65, 64)}, {}, 0)
+
+
+def test_an_engine_is_read_from_where_its_reader_is() -> None:
     file = EngineFile(memoryview(b"0123456789"))
-    assert [bytes(file.read(size, 0)) for size in (3, 100, 2)] == [b"012", b"3456", b"78"]
+    assert [bytes(file.read(size, 0)) for size in (3, 4, 2)] == [b"012", b"3456", b"78"]
     assert file.seek_from("CUR", -2)
     assert bytes(file.read(3, 0)) == b"789"
     assert bytes(file.read(3, 0)) == b""
     assert file.seek_from("END", -1)
-    assert bytes(file.read(3, 0)) == b"9"
+    assert bytes(file.read(3, 0)) == b"9", "no more than there is"
     assert file.seek_from("SET", 1)
     assert bytes(file.read(1, 0)) == b"1"
     assert not file.seek_from("SET", 11)
@@ -225,7 +275,7 @@ def test_an_engine_is_read_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> No
 class Kernels:
     """What TensorRT-RTX keeps compiled kernels in."""
 
-    def __init__(self, content: bytes = b"", accepts: bool = True):
+    def __init__(self, content: bytes | None = b"", accepts: bool = True):
         self.content = content
         self.accepts = accepts
 
@@ -234,7 +284,7 @@ class Kernels:
             self.content = blob
         return self.accepts
 
-    def serialize(self) -> bytes:
+    def serialize(self) -> bytes | None:
         return self.content
 
 
@@ -274,6 +324,11 @@ def test_kernels_of_another_driver_are_compiled_again_and_replaced(tmp_path: Pat
     cache = RuntimeCache(Kernels(b"new", accepts=False), path)
     cache.save()
     assert path.read_bytes() == b"new"
+
+
+def test_kernels_that_the_library_does_not_hand_out_are_not_kept(tmp_path: Path) -> None:
+    RuntimeCache(Kernels(None), tmp_path / "one.cache").save()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_only_slow(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

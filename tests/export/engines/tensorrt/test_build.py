@@ -18,8 +18,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from latentrt.export.engines.tensorrt.build import EngineTask, build_engine
-from latentrt.export.engines.tensorrt.builder import builder_log
+from latentrt.export.engines.tensorrt.build import BuilderOptions, EngineTask, build_engine
+from latentrt.export.engines.tensorrt.builder import _set_options, builder_log
 from latentrt.export.engines.tensorrt.compiler import expected_types, heavy_types
 from latentrt.export.engines.tensorrt.library import import_library
 from latentrt.export.engines.tensorrt.network import add_profiles, check_types, parse
@@ -260,6 +260,14 @@ def test_a_rewrite_that_leaves_a_node_in_fp32_is_found(task: EngineTask, tmp_pat
     assert expected_types(portable, rewritten, "fp16") == {"the_convolution": "float16"}
     node.name = "instead_of_another"
     assert expected_types(portable, rewritten, "bf16") == {"instead_of_another": "bfloat16"}
+
+
+def test_an_engine_takes_no_memory_while_it_runs() -> None:
+    """Or its runs cannot be recorded; whether they can be is only known where there is a GPU."""
+    library = import_library("tensorrt-rtx")
+    config = library.module.Builder(builder_log(library, lambda line: None)).create_builder_config()
+    _set_options(library, config, BuilderOptions())
+    assert config.get_flag(library.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
 
 def test_profiles_are_what_the_manifest_says(task: EngineTask) -> None:
