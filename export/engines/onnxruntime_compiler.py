@@ -54,7 +54,7 @@ class OnnxRuntimeCompiler:
 
     def compile(self, job: CompileJob) -> CompiledEngine:
         """Rewrite the graph and write it; tensors that stay the same are not written twice."""
-        model = for_onnxruntime_cpu(job.graph())
+        model = for_onnxruntime_cpu(job.graph(), {axis: sizes.max for axis, sizes in job.record.profile.items()})
         job.weights.externalize(model, job.component, f".{self.provider}")
         path = f"engines/{self.provider}/{job.component}.onnx"
         job.writer.write(path, job.weights.graph_bytes(model))

@@ -16,7 +16,8 @@ from ...runtime.providers import Engine
 from ..engines.onnxruntime_compiler import engine_from_graph
 from ..engines.tensorrt.resources import available_memory
 from ..graphs.flops import graph_work
-from ..graphs.rewrites import bfloat16_to_rounded_float32, group_normalization_to_instance_normalization
+from ..graphs.group_normalization import lower_group_normalization
+from ..graphs.rewrites import bfloat16_to_rounded_float32
 from ..graphs.weights import GRAPH_FOLDER
 from .verify import MakeInputs, compared_sizes, gate, samples
 
@@ -67,7 +68,7 @@ def runnable_graph(path: Path) -> ir.Model:
     """A portable graph as ONNX Runtime can run it, and sums the groups of large pictures well enough to be compared."""
     model = ir.load(path)
     bfloat16_to_rounded_float32(model)
-    group_normalization_to_instance_normalization(model)
+    lower_group_normalization(model)
     return model
 
 

@@ -6,9 +6,14 @@ finding it again in a graph of small operators.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from .editing import constant, replace_value
+from .group_normalization import lower_group_normalization
 
 _CONTRIB = "com.microsoft"
 _SWAP_HEADS = (0, 2, 1, 3)  # [rows, S, heads, D] <-> [rows, heads, S, D]
@@ -34,7 +39,7 @@ def attention_to_multi_head_attention(model: ir.Model) -> int:
         if "scale" in node.attributes:
             attributes.append(ir.AttrFloat32("scale", node.attributes["scale"].as_float()))
         fused = ir.Node(_CONTRIB, "MultiHeadAttention", flat, attributes, num_outputs=1)
-        _replace(joined, [fused])
+        replace_value(joined, [fused])
         rewritten += 1
     if rewritten:
         model.graph.opset_imports[_CONTRIB] = 1
@@ -98,57 +103,13 @@ def _is_joined(flat: ir.Value | None, split: ir.Value | None) -> bool:
     return flat.shape[0] == rows and isinstance(width, int) and flat.shape[2] == heads * width
 
 
-def group_normalization_to_instance_normalization(model: ir.Model) -> int:
-    """``GroupNormalization`` -> ``InstanceNormalization`` over ``[rows, groups, -1]``, then scale and bias per channel.
-
-    ONNX Runtime has no CPU kernel for the former: it expands it into fifteen element-wise passes, the latter is one. It
-    also takes the variance for E[x^2] - E[x]^2, which leaves three digits of 10^6 values whose mean is thirty times
-    their deviation. Scale and bias are one pass too, as a ``BatchNormalization`` of mean 0 and variance 1: the same
-    bits as Mul and Add. In fp16 the statistics are fp32, as GroupNormalization's stash type says.
-    Returns how many were rewritten.
+def for_onnxruntime_cpu(model: ir.Model, largest: Mapping[str, int]) -> ir.Model:
+    """A copy of a portable graph in the spelling that ONNX Runtime's CPU provider runs fastest; ``largest`` are the
+    axes' sizes that it has to compute well at.
     """
-    rewritten = 0
-    for node in list(model.graph):
-        if node.op_type != "GroupNormalization" or node.domain != "":
-            continue
-        x, scale, bias = node.inputs
-        if x is None or x.shape is None or x.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
-            continue
-        channels = x.shape[1]
-        if not isinstance(channels, int) or scale is None or bias is None:
-            continue
-        groups, name = node.attributes["num_groups"].as_int(), node.outputs[0].name
-        constants = [
-            _constant(f"{name}_groups", np.array([0, groups, -1], np.int64)),
-            _constant(f"{name}_group_one", np.ones(groups, np.float32)),
-            _constant(f"{name}_group_zero", np.zeros(groups, np.float32)),
-            _constant(f"{name}_one", np.ones(channels, x.dtype.numpy())),
-            _constant(f"{name}_zero", np.zeros(channels, x.dtype.numpy())),
-        ]
-        for constant in constants:
-            model.graph.register_initializer(constant)
-        to_groups, group_one, group_zero, one, zero = constants
-        epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-        wide = [ir.node("Cast", [x], {"to": ir.DataType.FLOAT})] if x.dtype == ir.DataType.FLOAT16 else []
-        grouped = ir.node("Reshape", [wide[0].outputs[0] if wide else x, to_groups])
-        normalized = ir.node("InstanceNormalization", [grouped.outputs[0], group_one, group_zero], {"epsilon": epsilon})
-        shape = ir.node("Shape", [x])
-        restored = [ir.node("Reshape", [normalized.outputs[0], shape.outputs[0]])]
-        if wide:
-            restored.append(ir.node("Cast", [restored[0].outputs[0]], {"to": x.dtype}))
-        result = restored[-1].outputs[0]
-        result.dtype, result.shape = x.dtype, x.shape
-        shifted = ir.node("BatchNormalization", [result, scale, bias, zero, one], {"epsilon": 0.0})
-        _replace(node.outputs[0], [*wide, grouped, normalized, shape, *restored, shifted])
-        rewritten += 1
-    return rewritten
-
-
-def for_onnxruntime_cpu(model: ir.Model) -> ir.Model:
-    """A copy of a portable graph in the spelling that ONNX Runtime's CPU provider runs fastest."""
     copy = model.clone()
     attention_to_multi_head_attention(copy)
-    group_normalization_to_instance_normalization(copy)
+    lower_group_normalization(copy, largest)
     RemoveUnusedNodesPass()(copy)
     return copy
 
@@ -167,7 +128,7 @@ def attention_to_products(model: ir.Model, kernel_widths: range) -> int:
         queries, keys, values = node.inputs[:3]
         name, half, width = node.outputs[0].name, queries.dtype, queries.shape[3]
         scale = node.attributes["scale"].as_float() if "scale" in node.attributes else width**-0.5
-        factor = _constant(f"{name}_scale", np.array(scale, half.numpy()))
+        factor = constant(f"{name}_scale", np.array(scale, half.numpy()))
         model.graph.register_initializer(factor)
         scaled = ir.node("Mul", [queries, factor])
         flipped = ir.node("Transpose", [keys], {"perm": [0, 1, 3, 2]})  # [rows, heads, D, T]
@@ -179,7 +140,7 @@ def attention_to_products(model: ir.Model, kernel_widths: range) -> int:
         joined = ir.node("MatMul", [narrow.outputs[0], values], name=f"{name}_joined")
         for product in (scaled, flipped, scores, narrow, joined):
             product.outputs[0].dtype = half
-        _replace(node.outputs[0], [scaled, flipped, scores, wide, *masked, softmax, narrow, joined])
+        replace_value(node.outputs[0], [scaled, flipped, scores, wide, *masked, softmax, narrow, joined])
         rewritten += 1
     return rewritten
 
@@ -201,7 +162,7 @@ def _masked(model: ir.Model, name: str, scores: ir.Value, mask: ir.Value | None)
     if mask.dtype != ir.DataType.BOOL:
         wide = ir.node("Cast", [mask], {"to": ir.DataType.FLOAT})
         return [wide, ir.node("Add", [scores, wide.outputs[0]])]
-    lowest = _constant(f"{name}_masked", np.array(np.finfo(np.float32).min, np.float32))
+    lowest = constant(f"{name}_masked", np.array(np.finfo(np.float32).min, np.float32))
     model.graph.register_initializer(lowest)
     return [ir.node("Where", [mask, scores, lowest])]
 
@@ -259,19 +220,3 @@ def for_tensorrt(model: ir.Model) -> ir.Model:
             node.attributes.pop("softmax_precision", None)
             node.attributes["TRT_decomposable"] = ir.AttrInt64("TRT_decomposable", 1)
     return copy
-
-
-def _replace(value: ir.Value, nodes: list[ir.Node]) -> None:
-    """Put the output of the last of some new nodes in place of a value, with its name: outputs are known by name."""
-    old, new = value.producer(), nodes[-1].outputs[0]
-    old.graph.insert_after(old, nodes)
-    value.replace_all_uses_with(new, replace_graph_outputs=True)
-    new.dtype, new.shape = value.dtype, value.shape
-    old.graph.remove(old, safe=True)
-    new.name = value.name
-
-
-def _constant(name: str, values: np.ndarray) -> ir.Value:
-    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(ir.DataType.from_numpy(values.dtype)))
-    value.const_value = ir.tensor(np.array(values, order="C"), name=name)
-    return value

@@ -7,18 +7,19 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
+from latentrt.export.graphs.group_normalization import lower_group_normalization
 from latentrt.export.graphs.rewrites import (
     attention_to_multi_head_attention,
     attention_to_products,
     bfloat16_to_rounded_float32,
     for_onnxruntime_cpu,
     for_tensorrt,
-    group_normalization_to_instance_normalization,
 )
+
+from .text_graphs import operators, parsed, run
 
 #: Two rows or one, several lengths, other lengths of keys than of queries.
 SIZES = [(2, 6, 154), (1, 9, 77), (3, 4, 4), (1, 1, 1)]
@@ -50,40 +51,11 @@ def attention(
         }}""")
 
 
-def group_normalization() -> ir.Model:
-    """Two groups of three channels."""
-    return parsed("""
-        <ir_version: 10, opset_import: ["" : 23]>
-        normalization (float[rows,6,h,w] x) => (float[rows,6,h,w] y)
-        <float[6] scale = {1, -2, 3, 0.5, 0, 2}, float[6] bias = {0, 1, -1, 2, 3, 0}> {
-            y = GroupNormalization<num_groups=2, epsilon=0.01>(x, scale, bias)
-        }""")
-
-
-def parsed(text: str) -> ir.Model:
-    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text), strict_mode=True)
-    onnx.checker.check_model(model)
-    return ir.from_proto(model)
-
-
-def run(model: ir.Model, inputs: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
-    wanted = {value.name for value in session.get_inputs()}
-    return session.run(["y"], {name: value for name, value in inputs.items() if name in wanted})[0]
-
-
-def operators(model: ir.Model) -> list[str]:
-    return [node.op_type for node in model.graph]
-
-
 @pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
 @pytest.mark.parametrize("attributes", ["", "<scale = 0.3>"])
 def test_plain_attention_is_fused(rows: int, queries: int, keys: int, attributes: str) -> None:
     model = attention(attributes=attributes)
-    fused = for_onnxruntime_cpu(model)
+    fused = for_onnxruntime_cpu(model, {})
     assert operators(fused) == ["MultiHeadAttention"]
     assert "Attention" in operators(model)  # the portable graph stays as it was
 
@@ -127,61 +99,6 @@ def test_attention_whose_heads_are_used_elsewhere_is_left_alone() -> None:
     assert attention_to_multi_head_attention(model.clone()) == 1
     model.graph.outputs.append(next(node.outputs[0] for node in model.graph if node.op_type == "Attention"))
     assert attention_to_multi_head_attention(model) == 0
-
-
-@pytest.mark.parametrize("shape", [(2, 6, 5, 7), (1, 6, 1, 2), (3, 6, 16, 8)])
-def test_group_normalization_is_spelt_as_instance_normalization(shape: tuple[int, ...]) -> None:
-    model = group_normalization()
-    rewritten = for_onnxruntime_cpu(model)
-    assert "GroupNormalization" not in operators(rewritten)
-    assert operators(model) == ["GroupNormalization"]
-
-    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) * 3 + 5
-    groups = x.reshape(shape[0], 2, -1).astype(np.float64)
-    groups = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 0.01)
-    scale, bias = np.array([1, -2, 3, 0.5, 0, 2]), np.array([0, 1, -1, 2, 3, 0])
-    expected = groups.reshape(shape) * scale[:, None, None] + bias[:, None, None]
-    np.testing.assert_allclose(run(rewritten, {"x": x}), expected, rtol=0, atol=2e-5)
-    np.testing.assert_allclose(run(rewritten, {"x": x}), run(model, {"x": x}), rtol=0, atol=2e-5)
-
-
-def test_group_normalization_in_half_precision_has_statistics_in_fp32() -> None:
-    model = parsed("""
-        <ir_version: 10, opset_import: ["" : 23]>
-        normalization (float16[rows,6,h,w] x) => (float16[rows,6,h,w] y)
-        <float[6] wide_scale = {1, -2, 3, 0.5, 0, 2}, float[6] wide_bias = {0, 1, -1, 2, 3, 0}> {
-            scale = Cast<to=10>(wide_scale)  bias = Cast<to=10>(wide_bias)
-            y = GroupNormalization<num_groups=2, epsilon=0.01>(x, scale, bias)
-        }""")
-    x = (np.random.default_rng(0).standard_normal((2, 6, 64, 64)) * 3 + 90).astype(np.float16)
-    groups = x.reshape(2, 2, -1).astype(np.float64)
-    groups = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 0.01)
-    scale, bias = np.array([1, -2, 3, 0.5, 0, 2]), np.array([0, 1, -1, 2, 3, 0])
-    expected = groups.reshape(x.shape) * scale[:, None, None] + bias[:, None, None]
-    rewritten = for_onnxruntime_cpu(model)
-    assert "InstanceNormalization" in operators(rewritten)
-    np.testing.assert_allclose(run(rewritten, {"x": x}), expected, rtol=0, atol=2**-10 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize("mean", [0, 30])
-def test_large_groups_far_from_zero_are_normalized_well(mean: float) -> None:
-    """As ONNX Runtime expands the operator, the larger mean costs a hundred times as much."""
-    x = (np.random.default_rng(0).standard_normal((1, 6, 512, 512)) + mean).astype(np.float32)
-    groups = x.reshape(1, 2, -1).astype(np.float64)
-    groups = (groups - groups.mean(-1, keepdims=True)) / np.sqrt(groups.var(-1, keepdims=True) + 0.01)
-    scale, bias = np.array([1, -2, 3, 0.5, 0, 2]), np.array([0, 1, -1, 2, 3, 0])
-    expected = groups.reshape(x.shape) * scale[:, None, None] + bias[:, None, None]
-    received = run(for_onnxruntime_cpu(group_normalization()), {"x": x})
-    assert np.linalg.norm(received - expected) < 2e-4 * np.linalg.norm(expected)
-
-
-def test_group_normalization_of_an_unknown_number_of_channels_is_left_alone() -> None:
-    model = parsed("""
-        <ir_version: 10, opset_import: ["" : 23]>
-        normalization (float[rows,C,h,w] x, float[C] scale, float[C] bias) => (float[rows,C,h,w] y) {
-            y = GroupNormalization<num_groups=2>(x, scale, bias)
-        }""")
-    assert group_normalization_to_instance_normalization(model) == 0
 
 
 @pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
@@ -263,7 +180,7 @@ def test_what_is_rewritten_in_the_emoji_bundle(
 ) -> None:
     model = ir.load(emoji_bundle / "onnx" / f"{component}.onnx")
     assert attention_to_multi_head_attention(model) == attentions
-    assert group_normalization_to_instance_normalization(model) == normalizations
+    assert lower_group_normalization(model) == normalizations
     engine = onnx.load(emoji_bundle / "engines/onnxruntime-cpu" / f"{component}.onnx", load_external_data=False)
     built = [node.op_type for node in engine.graph.node]
     assert built.count("MultiHeadAttention") == attentions
