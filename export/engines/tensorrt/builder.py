@@ -14,6 +14,10 @@ from .network import add_profiles, check_interface, check_types, parse
 from .resources import peak_memory
 from .timings import read_timings, timing_file, write_timings
 
+#: What is refused where the largest pictures of a profile take more than any GPU has: smaller ones would do with less.
+_NO_MEMORY = "OutOfMemory"
+_OWN_MEMORY = "its largest sizes take too much memory to set it all aside: large runs are not recorded as CUDA graphs"
+
 _TOP_PHASES = 2  # of the nested phases that a builder reports, the outer ones are progress that a person can follow
 
 
@@ -42,6 +46,9 @@ def build(task: EngineTask, progress: Progress, tell: Callable[[str], None]) -> 
     cache = None if timings is None else read_timings(config, timings)
     config.progress_monitor = monitor = _monitor(library, progress)
     engine = builder.build_serialized_network(network, config)
+    if engine is None and _NO_MEMORY in (log.last_error or "") and library.set_own_memory(config, allowed=True):
+        log.warnings[_OWN_MEMORY] = None
+        engine = builder.build_serialized_network(network, config)
     del parser, cache, monitor  # they had to live as long as the build
     if engine is None:
         subject = f"{task.component}: {library.provider} {library.version} cannot build it"
@@ -53,7 +60,8 @@ def build(task: EngineTask, progress: Progress, tell: Callable[[str], None]) -> 
 
 
 def _set_options(library: Library, config: Any, options: BuilderOptions) -> None:
-    library.forbid_memory_of_its_own(config)
+    library.set_memory_by_size(config)
+    library.set_own_memory(config, allowed=False)
     if options.workspace is not None:
         config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, options.workspace)
     if options.optimization_level is not None:

@@ -71,13 +71,23 @@ class Library:
             for index, target in enumerate(targets):
                 config.set_compute_capability(self.module.ComputeCapability.__members__[target.upper()], index)
 
-    def forbid_memory_of_its_own(self, config: Any) -> None:
-        """Have the engine run in memory that it is lent, whatever the size. Beyond some size TensorRT-RTX would take
-        memory during a run, which then cannot be recorded in a CUDA graph; TensorRT has no such choice.
+    def set_memory_by_size(self, config: Any) -> None:
+        """Have a run take memory for its own size and not for the largest of the profile (TensorRT 10.10 and newer)."""
+        feature = getattr(self.module.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+        if feature is not None:
+            config.set_preview_feature(feature, True)
+
+    def set_own_memory(self, config: Any, *, allowed: bool) -> bool:
+        """Have the engine run in memory that it is lent, whatever the size, or allow it to take some of its own.
+
+        Returns whether that is a change. Beyond some size TensorRT-RTX would take memory during a run, which then
+        cannot be recorded in a CUDA graph; TensorRT has no such choice.
         """
-        flags = self.module.BuilderFlag
-        if hasattr(flags, "REQUIRE_USER_ALLOCATION"):
-            config.set_flag(flags.REQUIRE_USER_ALLOCATION)
+        flag = getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
+        if flag is None or config.get_flag(flag) == (not allowed):
+            return False
+        (config.clear_flag if allowed else config.set_flag)(flag)
+        return True
 
     def check_options(self, *, version_compatible: bool, timing_cache: bool) -> None:
         """Raise RequestError for an option of TensorRT that TensorRT-RTX does not have.

@@ -268,6 +268,14 @@ def test_an_engine_takes_no_memory_while_it_runs() -> None:
     config = library.module.Builder(builder_log(library, lambda line: None)).create_builder_config()
     _set_options(library, config, BuilderOptions())
     assert config.get_flag(library.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    assert config.get_preview_feature(library.module.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10)
+
+
+def test_sizes_that_no_memory_could_be_set_aside_for_are_built_all_the_same(task: EngineTask, tmp_path: Path) -> None:
+    huge = {**PROFILE, "height": AxisRange(8, 16, 1 << 16), "width": AxisRange(8, 16, 1 << 16)}
+    figures = build_engine(replace(task, profiles=(huge,), graph=write_graph(tmp_path, "Softmax")))
+    assert any("are not recorded as CUDA graphs" in warning for warning in figures.warnings)
+    assert not any("CUDA graphs" in warning for warning in build_engine(task).warnings)
 
 
 def test_profiles_are_what_the_manifest_says(task: EngineTask) -> None:
