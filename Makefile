@@ -83,7 +83,7 @@ bench-full: install
 	-$(BIN)/latentrt bench setup openvino
 	$(BIN)/latentrt bench $(BUNDLE) --reference examples/emoji --out build/report --suite all --side all \
 		--also fp16=$(BUNDLE)-fp16 --size 128x128 --size 160x96 --size 96x160 --steps 20 --steps 4 --steps 50 \
-		--guidance-scale 5 --guidance-scale 1 --images 1 --images 2 --images 4 --judge examples/emoji/training --runs 25
+		--guidance-scale 5 --guidance-scale 1 --images 1 --images 2 --images 4 --judge examples/emoji/training --runs 30 --cold-runs 6
 
 bench-gpu:
 	$(ON_GPU) latentrt.runtime.cli.main bench gpu --out build/gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .figures import measured, sides, title
@@ -12,7 +13,8 @@ from .table import Table
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of one side, before and after; ``change`` is new over old, so above 1 is worse."""
+    """One figure of one side, before and after; ``change`` is new over old, so above 1 is worse. ``single``: it is not
+    a median of runs, but one observation of each."""
 
     side: str
     what: str
@@ -20,10 +22,27 @@ class Difference:
     new: float
     unit: str
     change: Change
+    single: bool = False
+
+    @property
+    def too_few_runs(self) -> bool:
+        """Whether there is no telling a change from chance."""
+        return not self.single and self.change.significant is None
 
     def regressed(self, limit: float) -> bool:
-        """Whether it became worse by more than ``limit`` (0.05 is 5 %) and by more than chance."""
-        return self.change.significant and self.change.ratio.value > 1 + limit
+        """Whether it became worse by more than ``limit`` (0.05 is 5 %): medians also by more than chance, single
+        observations, which hardly vary (memory), by the limit alone."""
+        return (self.single or bool(self.change.significant)) and self.change.ratio.value > 1 + limit
+
+    def verdict(self, limit: float) -> str:
+        """In words."""
+        if self.too_few_runs:
+            return "too few runs to tell"
+        if self.regressed(limit):
+            return "worse"
+        if self.single:
+            return "one observation of each"
+        return "changed" if self.change.significant else "within chance"
 
 
 def differences(old: Results, new: Results) -> list[Difference]:
@@ -43,11 +62,10 @@ def differences(old: Results, new: Results) -> list[Difference]:
 
 
 def _of_memory(side: str, what: str, before: int, after: int) -> list[Difference]:
-    """One figure without chance, if both results have it."""
+    """One figure of a single process each, if both results have it."""
     if not (before and after):
         return []
-    ratio = after / before
-    return [Difference(side, what, before, after, "MB", Change(Estimate(ratio, ratio, ratio)))]
+    return [Difference(side, what, before, after, "MB", Change(Estimate(after / before)), single=True)]
 
 
 def table_of(old: Results, new: Results, found: list[Difference], limit: float) -> Table:
@@ -59,16 +77,18 @@ def table_of(old: Results, new: Results, found: list[Difference], limit: float) 
             _value(entry.old, entry.unit),
             _value(entry.new, entry.unit),
             _percent(entry.change.ratio),
-            "worse" if entry.regressed(limit) else "changed" if entry.change.significant else "within chance",
+            entry.verdict(limit),
         )
         for entry in found
     )
     notes = []
-    if old.machine != new.machine or old.threads != new.threads:
-        notes.append("The results are from different machines, systems, commits or numbers of threads.")
+    if apart := _unlike(_setting(old), _setting(new)):
+        notes.append(f"Not the same in both: {apart}.")
     if old.workload != new.workload:
         notes.append(f"The headline's calls differ: {old.workload.label}; {new.workload.label}.")
     notes += [f"One of them is partial: it stopped during {one.partial}." for one in (old, new) if one.partial]
+    if any(entry.too_few_runs for entry in found):
+        notes.append("To tell a change from chance, both need at least 6 runs.")
     columns = ("", "", "before", "after", "change (95 % interval)", "")
     return Table("Changes", columns, rows, " ".join(notes))
 
@@ -83,8 +103,20 @@ def _samples(old: Results, new: Results, side: str) -> list[tuple[str, list[floa
     return [*samples, ("cold start", *starts, "s")]  # type: ignore[list-item]  # two of each
 
 
+def _setting(results: Results) -> dict[str, str]:
+    """What a change may be due to, besides what was changed on purpose."""
+    return {**results.machine, "threads": str(results.threads)}
+
+
+def _unlike(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """The entries that differ: ``"threads (2, then 4)"``."""
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return "; ".join(f"{name} ({old.get(name, 'none')}, then {new.get(name, 'none')})" for name in names)
+
+
 def _percent(ratio: Estimate) -> str:
-    return f"{ratio.value - 1:+.1%} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
+    value, *ends = (f"{one - 1:+.1%}" for one in (ratio.value, *(ratio.interval or ())))
+    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 def _value(value: float, unit: str) -> str:

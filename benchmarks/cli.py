@@ -121,25 +121,28 @@ def compare(
     after: Annotated[Path, typer.Argument(help="Another one.")],
     max_regression: Annotated[float, typer.Option(help="Exit 1 if a figure of LatentRT's is worse by more, in %.")] = 5,
 ) -> None:
-    """Show what changed from one result to another, and whether it is more than chance."""
-    from rich.console import Console
+    """Show what changed from one result to another, and whether it is more than chance.
 
+    Worse is a median that is beyond both chance and the limit, and a peak of memory that is beyond the limit.
+    """
     from .baselines import OURS
     from .changes import differences, table_of
-    from .report_terminal import rich_table
+    from .report_terminal import output, rich_table
     from .results import read_results
 
     if not 0 <= max_regression < float("inf"):
         raise RequestError("--max-regression", received=max_regression, expected="percent, at least 0")
     old, new = read_results(before), read_results(after)
     found, limit = differences(old, new), max_regression / 100
-    Console().print(rich_table(table_of(old, new, found, limit)))
+    console = output()
+    console.print(rich_table(table_of(old, new, found, limit), console.width))
     worse = [entry for entry in found if entry.side == OURS and entry.regressed(limit)]
-    print(
-        msgspec.json.encode(
-            {"worse": {entry.what: entry.change.ratio for entry in worse}, "max_regression": limit}
-        ).decode()
-    )
+    line = {
+        "worse": {entry.what: entry.change.ratio for entry in worse},
+        "too_few_runs": [entry.what for entry in found if entry.side == OURS and entry.too_few_runs],
+        "max_regression": limit,
+    }
+    print(msgspec.json.encode(line).decode())
     if worse:
         raise typer.Exit(1)
 

@@ -22,7 +22,7 @@ from ..runtime.errors import LatentRTError, RunError
 from .baselines import REFERENCE
 from .prepare import Wishes, prepare
 from .recorder import Recorder
-from .report_terminal import rich_table
+from .report_terminal import output, rich_table
 from .run import measure
 from .tables import headline, stage_table
 
@@ -48,7 +48,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def demo(checkpoint: Path, bundle: Path, out: Annotated[Path, typer.Option()]) -> None:
     """Build, draw, compare."""
-    console = Console()
+    console = output()
     seconds = _build(console, checkpoint, bundle)
     paths = _draw(console, bundle, out)
     sheet = _contact_sheet(paths, out / "sheet.png")
@@ -81,7 +81,7 @@ def _compare(console: Console, checkpoint: Path, bundle: Path) -> None:
     if stopped is not None:
         raise KeyboardInterrupt
     results = prepared.results(sys.argv, recorder.records, None)
-    console.print(rich_table(headline(results)), rich_table(stage_table(results)))
+    console.print(*(rich_table(table, console.width) for table in (headline(results), stage_table(results))))
 
 
 def _build(console: Console, checkpoint: Path, bundle: Path) -> float:

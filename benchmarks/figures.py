@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .baselines import OURS, REFERENCE
-from .results import Absent, Bound, ColdStart, Loaded, Present, Results, Run
-from .statistics import Estimate, Noise, Summary, median, noise, paired_ratio, summary
+from .peaks import highest
+from .results import Absent, Bound, ColdStart, Loaded, Peaks, Present, Results, Run
+from .statistics import Estimate, Noise, Summary, encloses, median, noise, paired_ratio, summary
 
 #: Parts of a call, in order; ``encode`` (the PNG files) comes on top. What they leave of the whole is ``other``.
 STAGES = ("tokenize", "text", "prepare", "denoise", "decode", "postprocess", "encode")
@@ -80,9 +81,9 @@ def stages(results: Results, side: str, case: str | None = None) -> dict[str, fl
 
 
 def reference_noise(results: Results) -> Noise | None:
-    """How steady the reference was."""
+    """How steady the reference was; None where its runs are too few to tell."""
     runs = measured(results, REFERENCE)
-    return noise([run.seconds for run in runs]) if len(runs) > 1 else None
+    return noise([run.seconds for run in runs]) if encloses(50, len(runs)) else None
 
 
 def cases(results: Results) -> list[str]:
@@ -90,10 +91,26 @@ def cases(results: Results) -> list[str]:
     return list(dict.fromkeys(run.case for run in results.of(Run) if run.phase == "measured"))
 
 
+def peaks(results: Results) -> Peaks | None:
+    """The machine's peaks: the higher of those measured before and after everything else."""
+    found = results.of(Peaks)
+    return highest(found) if found else None
+
+
+def bounds(results: Results) -> list[Bound]:
+    """The bound of each stage: the later one where a higher peak was found."""
+    return list({bound.stage: bound for bound in results.of(Bound)}.values())
+
+
 def achieved(results: Results) -> list[tuple[Bound, float]]:
     """Each stage's bound and the median that LatentRT took for it."""
     taken = stages(results, OURS)
-    return [(bound, taken[bound.stage]) for bound in results.of(Bound) if taken.get(bound.stage)]
+    return [(bound, taken[bound.stage]) for bound in bounds(results) if taken.get(bound.stage)]
+
+
+def beaten(results: Results) -> list[str]:
+    """Stages that took less than their bound, so that it cannot be one."""
+    return [bound.stage for bound, taken in achieved(results) if taken < bound.seconds]
 
 
 def _ratio(ours: Sequence[Run | ColdStart], theirs: Sequence[Run | ColdStart]) -> Estimate | None:

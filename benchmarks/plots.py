@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .baselines import OURS
-from .figures import STAGES, achieved, cases, cold, measured, sides, stages, title, warm
-from .results import Bound, LoadRun, Peaks, Results
+from .figures import STAGES, achieved, cases, cold, measured, peaks, sides, stages, title, warm
+from .results import Bound, LoadRun, Results
+from .statistics import Estimate
+from .table import share_of_bound
 
 #: Paul Tol's bright scheme, told apart also by colour-blind readers.
 COLORS = ("#4477AA", "#EE6677", "#228833", "#CCBB44", "#66CCEE", "#AA3377", "#BBBBBB")
@@ -104,11 +106,13 @@ def _cold(results: Results, figure: Any) -> bool:
     starts = {side: start for side in sides(results) if (start := cold(results, side))}
     axes = figure.subplots()
     for side, start in starts.items():
-        errors = [[start.value - start.low], [start.high - start.value]]
+        errors = np.array([_reach(start)]).T
         axes.barh(
             title(results, side), start.value, xerr=errors, color=color_of(results, side), height=0.6, ecolor=_INK
         )
-        axes.annotate(f" {start.value:.2f} s", (start.high, title(results, side)), va="center", fontsize=8)
+        axes.annotate(
+            f" {start.value:.2f} s", (start.value + errors[1, 0], title(results, side)), va="center", fontsize=8
+        )
     axes.invert_yaxis()
     axes.set_xlabel("s")
     return bool(starts)
@@ -124,7 +128,7 @@ def _cases(results: Results, figure: Any) -> bool:
         points = [(j, figures.p50) for j, case in enumerate(labels) if (figures := warm(results, side, case))]
         at = [j + (i - (len(named) - 1) / 2) * 0.8 / len(named) for j, _ in points]
         heights = [p50.value * 1e3 for _, p50 in points]
-        errors = np.array([[p50.value - p50.low, p50.high - p50.value] for _, p50 in points]).T * 1e3
+        errors = np.array([_reach(p50) for _, p50 in points]).T * 1e3
         axes.bar(
             at, heights, yerr=errors if points else None, width=0.7 / len(named), ecolor=_INK,
             color=color_of(results, side), label=title(results, side),
@@ -155,17 +159,23 @@ def _open_loop(results: Results, figure: Any) -> bool:
 def _roofline(results: Results, figure: Any) -> bool:
     """Attainable FLOP/s over FLOP per byte, and where LatentRT's stages are."""
     points: list[tuple[Bound, float]] = achieved(results)
-    found = results.of(Peaks)
-    if not points or not found:
+    best = peaks(results)
+    if not points or best is None:
         return False
-    peaks = found[0]
     axes = figure.subplots()
     intensities = [bound.flops / bound.bytes for bound, _ in points]
-    x = np.geomspace(min(*intensities, peaks.matmul / peaks.copy) / 4, max(intensities) * 4, 200)
-    axes.loglog(x, np.minimum(peaks.matmul, x * peaks.copy) / 1e9, color=_INK)
+    x = np.geomspace(min(*intensities, best.matmul / best.copy) / 4, max(intensities) * 4, 200)
+    axes.loglog(x, np.minimum(best.matmul, x * best.copy) / 1e9, color=_INK)
     for i, ((bound, taken), at) in enumerate(zip(points, intensities, strict=True)):
         reached = bound.flops / taken / 1e9
         axes.loglog([at], [reached], "o", color=COLORS[i])
-        axes.annotate(f" {bound.stage}: {bound.seconds / taken:.0%} of its bound", (at, reached), va="top", fontsize=8)
+        told = f" {bound.stage}: {share_of_bound(bound.seconds, taken)} of its bound"
+        axes.annotate(told, (at, reached), va="top", fontsize=8)
     axes.set(xlabel="FLOP per byte of weights, inputs and outputs", ylabel="GFLOP/s", title=title(results, OURS))
     return True
+
+
+def _reach(figure: Estimate) -> tuple[float, float]:
+    """How far its interval goes below and above a figure; nowhere if it has none."""
+    low, high = figure.interval or (figure.value, figure.value)
+    return figure.value - low, high - figure.value

@@ -41,7 +41,7 @@ class Wishes:
     threads: int | None = None
     runs: int = 15
     warm_up: int = 3
-    variation_runs: int = 5
+    variation_runs: int = 6
     cold_runs: int = 3
     load_seconds: float = 10.0
     judge: Path | None = None
@@ -89,7 +89,7 @@ def prepare(
     """Check everything and find the sides.
 
     Raises:
-        InputError: a bundle, checkpoint, suite, side, size or count that cannot be measured.
+        InputError: a bundle, checkpoint, suite, side, size, guidance or count that cannot be measured.
     """
     suites = _suites(wishes)
     for name, least, values in (
@@ -101,6 +101,9 @@ def prepare(
         ("--threads", 1, () if wishes.threads is None else (wishes.threads,)),
     ):
         _at_least(name, values, least)
+    for scale in wishes.guidance:
+        if not 0 <= scale < float("inf"):
+            raise RequestError("--guidance-scale", received=scale, expected="a number of at least 0")
     if not 0 < wishes.load_seconds < float("inf"):
         raise RequestError("--load-seconds", received=wishes.load_seconds, expected="seconds, more than 0")
     bundle = open_bundle(bundle_path, verify=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .baselines import OURS, REFERENCE
-from .figures import reference_noise, title
+from .figures import beaten, measured, reference_noise, title
 from .results import Failure, Present, Results
 from .table import Table
 from .tables import all_tables, headline
@@ -42,7 +42,8 @@ def caption(results: Results) -> str:
     told = ", ".join(f"{name} {version}" for name, version in versions.items() if name != "latentrt")
     return (
         f"{machine['cpu']}, {results.threads} threads, Python {machine['python']}, {told}. Medians; a ratio is how "
-        "many times longer than LatentRT it took, by medians over rounds in which all took turns, with 95 % intervals."
+        "many times longer than LatentRT it took, by medians over rounds in which all took turns, with 95 % intervals "
+        "where there are enough runs for one."
     )
 
 
@@ -55,6 +56,16 @@ def warnings(results: Results) -> list[str]:
         told.append(
             f"The machine was {state}: half of the reference's own runs lie within {noise.spread:.1%} of its median, "
             f"which moved by {noise.drift:+.1%} from the first half of the measurement to the second."
+        )
+    elif reference := measured(results, REFERENCE):
+        told.append(
+            f"The reference's runs ({len(reference)}) are too few for intervals and to tell whether the machine was "
+            "steady: both need 6."
+        )
+    if stages := beaten(results):
+        told.append(
+            f"**{' and '.join(stages)} took less than the bound: the peak that was measured is too low, because the "
+            "machine was busy.** Shares of the bound say nothing; measure again when it is idle."
         )
     if results.partial is not None:
         told.append(f"**Partial**: the run stopped during {results.partial}.")

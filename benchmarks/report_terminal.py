@@ -16,6 +16,9 @@ from .table import Table, rate
 from .tables import failures, headline, recognition, serving, stage_table
 from .tables_costs import builds, disk, limits
 
+#: Characters of a unit and the space before it.
+_UNIT = 3
+
 
 def progress_bar(console: Console) -> Progress:
     """What is going on, and how much of the run is done."""
@@ -38,20 +41,59 @@ def say(console: Console, record: Record) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def output() -> Console:
+    """Standard output: as wide as its terminal, or wide enough for most tables where it is none."""
+    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+
+
 def show(results: Results) -> None:
     """What was measured, in short, and what to be careful about."""
-    console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+    console = output()
     tables = [make(results) for make in (stage_table, limits, serving, recognition, builds, disk, failures)]
     for table in (headline(results), *tables):
         if table.rows:
-            console.print(rich_table(table))
+            console.print(rich_table(table, console.width))
     for text in warnings(results):
         console.print(text, highlight=False, markup=False)
 
 
-def rich_table(table: Table) -> rich.table.Table:
-    """A table that rich prints."""
-    shown = rich.table.Table(*table.columns, title=table.heading, caption=Text(table.note) if table.note else None)
+def rich_table(table: Table, width: int) -> rich.table.Table:
+    """A table that rich prints within ``width`` columns: lines are broken between words, and within them only where
+    they do not fit even without spaces beside them; nothing is cut."""
+    count, padding = len(table.columns), 1
+    widths = _widths(table, width - (1 + 2 * padding) * count - 1)
+    if widths is None:
+        padding = 0
+        widths = _widths(table, width - count - 1)
+    caption = Text(table.note) if table.note else None
+    shown = rich.table.Table(title=table.heading, caption=caption, padding=(0, padding))
+    for i, heading in enumerate(table.columns):
+        shown.add_column(heading, width=widths[i] if widths else None, overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
     return shown
+
+
+def _widths(table: Table, available: int) -> list[int] | None:
+    """Characters of each column, or None where not even the longest words fit.
+
+    What is left beyond those goes to the cells first, then to the headings: to columns that lack no more than a unit,
+    then to the one that takes most lines.
+    """
+    columns = [(heading, *(row[i] for row in table.rows)) for i, heading in enumerate(table.columns)]
+    widths = [max((len(word) for cell in cells for word in cell.split()), default=1) for cells in columns]
+    spare = available - sum(widths)
+    if spare < 0:
+        return None
+    for lines in ([cells[1:] for cells in columns], columns):
+        wanted = [max(map(len, cells), default=0) for cells in lines]
+        for i, chars in enumerate(wanted):
+            if 0 < chars - widths[i] <= min(spare, _UNIT):
+                spare -= chars - widths[i]
+                widths[i] = chars
+        for _ in range(spare):
+            i = max(range(len(widths)), key=lambda i: wanted[i] / widths[i])
+            if widths[i] < wanted[i]:
+                widths[i] += 1
+                spare -= 1
+    return widths

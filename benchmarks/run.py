@@ -11,7 +11,7 @@ from ..runtime.errors import RunError
 from .baselines import OURS, REFERENCE, Missing
 from .plan import Plan
 from .recorder import Recorder
-from .results import Absent, Failure, Loaded, Present, Record
+from .results import Absent, Failure, Loaded, Peaks, Present, Record
 from .suites import build, installation, latency, limit, memory, overhead, quality, throughput
 from .turns import Worker
 
@@ -65,6 +65,8 @@ def measure(plan: Plan, suites: Sequence[str], missing: Sequence[Missing], recor
             for name in SUITES:
                 if name in suites:
                     recorder.extend(name, SUITES[name].measure(plan, workers))
+        before = [record for record in recorder.records if isinstance(record, Peaks)]
+        recorder.extend("limit, once more", limit.measure_again(plan, before))
     except KeyboardInterrupt:
         return Stopped(recorder.during, 128 + signal.SIGINT)
     except SystemExit as status:  # the command line's answer to a request to end

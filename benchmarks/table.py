@@ -28,6 +28,11 @@ def rate(flops: float) -> str:
     return f"{flops / 1e9:.0f} GFLOP/s" if flops < 1e13 else f"{flops / 1e12:.0f} TFLOP/s"
 
 
+def share_of_bound(least: float, taken: float) -> str:
+    """``"66%"``; of a bound that was beaten, and so is none, no figure."""
+    return f"{least / taken:.0%}" if taken >= least else "over 100%"
+
+
 def megabytes(count: int) -> str:
     """``"216 MB"``."""
     return f"{count / 1e6:.0f} MB"
@@ -35,17 +40,27 @@ def megabytes(count: int) -> str:
 
 def times(ratio: Estimate | None) -> str:
     """``"2.5x (2.4 to 2.6)"``."""
-    return f"{ratio.value:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})" if ratio else "-"
+    return with_interval(ratio, "{:.2f}x", "{:.2f}")
 
 
-def interval(figure: Estimate) -> str:
+def interval(figure: Estimate | None) -> str:
     """Milliseconds with their interval."""
-    return f"{figure.value * 1e3:.1f} ({figure.low * 1e3:.1f} to {figure.high * 1e3:.1f})"
+    return with_interval(figure, "{:.1f}", "{:.1f}", scale=1e3)
 
 
-def seconds_interval(figure: Estimate) -> str:
+def seconds_interval(figure: Estimate | None) -> str:
     """Seconds with their interval."""
-    return f"{figure.value:.2f} s ({figure.low:.2f} to {figure.high:.2f})"
+    return with_interval(figure, "{:.2f} s", "{:.2f}")
+
+
+def with_interval(figure: Estimate | None, spelled: str, bound: str, scale: float = 1.0) -> str:
+    """A figure, and its interval if it has one; a dash for what is not there."""
+    if figure is None:
+        return "-"
+    value = spelled.format(figure.value * scale)
+    if figure.interval is None:
+        return value
+    return f"{value} ({' to '.join(bound.format(end * scale) for end in figure.interval)})"
 
 
 def worst(values: list[float | None], choose: Callable[[list[float]], float]) -> str:

@@ -28,7 +28,7 @@ from .results import (
     Results,
     Run,
 )
-from .statistics import summary
+from .statistics import Summary, summary
 from .table import (
     Table,
     first_line,
@@ -41,6 +41,13 @@ from .table import (
     worst,
 )
 from .tables_costs import builds, disk, efficiency, limits, memory, overhead
+
+_PERCENTILES = ("p50 (95 % interval), ms", "p90", "p95", "p99", "longest")
+
+_FEW_RUNS = (
+    "A dash: too few runs; p90 needs 10, p95 20 and p99 100. Without an interval: too few for one; p50 needs 6, "
+    "p90 29, p95 59 and p99 299."
+)
 
 
 def headline(results: Results) -> Table:
@@ -81,16 +88,12 @@ def percentiles(results: Results) -> Table:
             figures = warm(results, side, case)
             if figures is None:
                 continue
-            p50, p90, p95, p99 = figures.p50, figures.p90, figures.p95, figures.p99
             ratio = times(warm_ratio(results, side, case)) if side != OURS else ""
-            rows.append(
-                (
-                    case, title(results, side), interval(p50), interval(p90), interval(p95), interval(p99),
-                    f"{figures.tail:.2f}", str(figures.runs), ratio,
-                )
-            )  # fmt: skip
-    columns = ("call", "", "p50 (95 % interval), ms", "p90", "p95", "p99", "p99 / p50", "runs", "ratio")
-    return Table("Warm calls", columns, tuple(rows), "Intervals by bootstrap; ratios are medians over rounds.")
+            tail = "-" if figures.tail is None else f"{figures.tail:.2f}"
+            rows.append((case, title(results, side), *_percentiles(figures), tail, str(figures.runs), ratio))
+    columns = ("call", "", *_PERCENTILES, "p99 / p50", "runs", "ratio")
+    note = "Intervals by bootstrap; ratios are medians over rounds."
+    return Table("Warm calls", columns, tuple(rows), f"{note} {_FEW_RUNS}")
 
 
 def stage_table(results: Results) -> Table:
@@ -116,10 +119,8 @@ def stage_percentiles(results: Results) -> Table:
         runs = measured(results, side)
         for stage in [name for name in STAGES if runs and name in runs[0].stages]:
             figures = summary([run.stages.get(stage, 0.0) for run in runs])
-            percents = (figures.p50, figures.p90, figures.p95, figures.p99)
-            rows.append((title(results, side), stage, *map(interval, percents)))
-    columns = ("", "stage", "p50 (95 % interval), ms", "p90", "p95", "p99")
-    return Table("Stages, spread", columns, tuple(rows))
+            rows.append((title(results, side), stage, *_percentiles(figures)))
+    return Table("Stages, spread", ("", "stage", *_PERCENTILES), tuple(rows), _FEW_RUNS)
 
 
 def starting(results: Results) -> Table:
@@ -131,7 +132,7 @@ def starting(results: Results) -> Table:
         rows.append(
             (
                 title(results, side),
-                seconds_interval(begun) if begun else "-",
+                seconds_interval(begun),
                 times(cold_ratio(results, side)) if side != OURS else "",
                 f"{loaded:.2f} s" if loaded else "-",
                 milliseconds(first) if first else "-",
@@ -166,13 +167,14 @@ def serving(results: Results) -> Table:
         rows.append(
             (
                 load, title(results, record.side), f"{done:.2f}", interval(waited.p50), interval(waited.p99),
-                str(len(record.requests)),
+                f"{waited.max * 1e3:.1f}", str(len(record.requests)),
             )
         )  # fmt: skip
-    columns = ("load", "", "pictures a second", "latency p50, ms", "p99", "requests")
+    columns = ("load", "", "pictures a second", "latency p50, ms", "p99", "longest", "requests")
     note = (
         "Callers wait for their picture before they ask again. At a rate, requests arrive at random (Poisson), whether "
-        "or not earlier ones are done, and latency counts from the arrival: a side that cannot keep up falls behind."
+        "or not earlier ones are done, and latency counts from the arrival: a side that cannot keep up falls behind. A "
+        "dash: p99 needs 100 requests."
     )
     return Table("Under load", columns, tuple(rows), note)
 
@@ -254,3 +256,9 @@ def all_tables(results: Results) -> list[Table]:
         serving, memory, disk, quality, recognition, builds, settings, environment,
     )  # fmt: skip
     return [table for table in (make(results) for make in makers) if table.rows]
+
+
+def _percentiles(figures: Summary) -> tuple[str, ...]:
+    """The cells below ``_PERCENTILES``."""
+    percents = (figures.p50, figures.p90, figures.p95, figures.p99)
+    return (*map(interval, percents), f"{figures.max * 1e3:.1f}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .figures import achieved, sides, title, warm
-from .results import Bound, Build, Memory, Overhead, Peaks, Results, Size
+from .figures import achieved, beaten, bounds, peaks, sides, title, warm
+from .results import Build, Memory, Overhead, Peaks, Results, Size
 from .statistics import median
-from .table import Table, megabytes, rate
+from .table import Table, megabytes, rate, share_of_bound, with_interval
 
 
 def limits(results: Results) -> Table:
@@ -14,31 +14,39 @@ def limits(results: Results) -> Table:
         (
             bound.stage, str(bound.calls), f"{bound.flops / 1e9:.2f}", f"{bound.bytes / 1e6:.1f}",
             f"{bound.seconds * 1e3:.1f}", f"{taken * 1e3:.1f}", rate(bound.flops / taken),
-            f"{bound.seconds / taken:.0%}",
+            share_of_bound(bound.seconds, taken),
         )
         for bound, taken in achieved(results)
     ]  # fmt: skip
-    note = " ".join(
-        f"Measured in this run: {rate(peaks.matmul)} in {peaks.precision} ({peaks.matmul_by}), copying "
-        f"{peaks.copy / 1e9:.1f} GB/s, {f'{peaks.threads} threads' if peaks.device == 'cpu' else peaks.device}."
-        for peaks in results.of(Peaks)
-    )
+    measured = results.of(Peaks)
+    told = [
+        f"{rate(one.matmul)} in {one.precision} ({one.matmul_by}), copying {one.copy / 1e9:.1f} GB/s"
+        for one in measured
+    ]
+    note = ""
+    if measured:
+        on = f"{measured[0].threads} threads" if measured[0].device == "cpu" else measured[0].device
+        note = f"Measured in this run, {on}: {'; when all was done, '.join(told)}."
+    if len(measured) > 1:
+        note += " The higher peaks make the bound."
+    if beaten(results):
+        note += " More than 100%: the measured peak was too low, the machine was busy."
     columns = ("stage", "engine calls", "GFLOP", "MB", "bound, ms", "taken, ms", "achieved", "of the bound")
     return Table("The limit", columns, tuple(rows), note)
 
 
 def efficiency(results: Results) -> Table:
     """Whole calls of every side: the model's arithmetic over the time that they took."""
-    bounds, peaks = results.of(Bound), results.of(Peaks)
-    if not bounds or not peaks:
+    found, best = bounds(results), peaks(results)
+    if not found or best is None:
         return Table("Whole calls beside the limit", (), ())
-    flops, least = sum(bound.flops for bound in bounds), sum(bound.seconds for bound in bounds)
+    flops, least = sum(bound.flops for bound in found), sum(bound.seconds for bound in found)
     rows = []
     for side in sides(results):
         figures = warm(results, side)
         if figures is not None:
             taken = figures.p50.value
-            share = flops / taken / peaks[0].matmul
+            share = flops / taken / best.matmul
             rows.append((title(results, side), rate(flops / taken), f"{share:.0%}", f"{least / taken:.0%}"))
     columns = ("", "achieved", "of the matmul peak", "of the bound")
     note = "By the arithmetic of the exact call, for approximations and other precisions too; medians."
@@ -53,7 +61,7 @@ def overhead(results: Results) -> Table:
     share = median([record.outside_engines_seconds / record.seconds for record in records])
     step = median([record.outside_engines_seconds / record.steps for record in records])
     rows = [
-        ("share of the call", f"{share.value:.1%} ({share.low:.1%} to {share.high:.1%})"),
+        ("share of the call", with_interval(share, "{:.1%}", "{:.1%}")),
         ("per step", f"{step.value * 1e6:.0f} us"),
         ("host memory that a step takes and gives back", f"{records[0].step_bytes / 1e3:.1f} kB"),
     ]

@@ -15,8 +15,16 @@ def check_reference(bundle: Bundle, reference: Path, *, allow_different_weights:
 
     Raises:
         CheckpointError: the reference cannot be read.
-        RequestError: it is of another family, or has other weights, which may be allowed.
+        RequestError: it is a single file, which the other programs do not load; it is of another family, or has other
+            weights, which may be allowed.
     """
+    if reference.is_file():
+        raise RequestError(
+            f"--reference {reference}",
+            received="a file",
+            expected="a diffusers folder, which the other programs load",
+            remedy="save it as one: diffusers' from_single_file and save_pretrained",
+        )
     checkpoint = read_checkpoint(reference)
     manifest = bundle.manifest
     if checkpoint.family.name != manifest.family:

@@ -36,6 +36,10 @@ def changed(bundle: Path, target: Path, change: Callable[[Manifest], Manifest]) 
         (Wishes(also={"diffusers": Path("b")}), "--also | received: diffusers"),
         (Wishes(sizes=((100, 128),)), "--size: width | received: 100"),
         (Wishes(steps=(0,)), "--steps | received: 0"),
+        *(
+            (Wishes(guidance=(5.0, scale)), f"--guidance-scale | received: {scale} | expected: a number of at least 0")
+            for scale in (float("nan"), float("inf"), -1.0)
+        ),
         (Wishes(images=(1, 0)), "--images | received: 0"),
         (Wishes(load_seconds=0.0), "--load-seconds | received: 0.0"),
         (Wishes(threads=0), "--threads | received: 0"),
@@ -97,6 +101,10 @@ def test_missing_bundles_and_checkpoints_are_named(emoji_bundle: Path, emoji_che
         prepare(tmp_path, emoji_checkpoint, Wishes())
     with pytest.raises(InputError, match="no checkpoint here"):
         prepare(emoji_bundle, tmp_path, Wishes())
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(InputError, match=r"model\.safetensors \| received: a file \| expected: a diffusers folder"):
+        prepare(emoji_bundle, file, Wishes())
 
 
 def test_the_command_line_ends_with_status_2(

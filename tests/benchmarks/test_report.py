@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import re
 import xml.etree.ElementTree as ET
 from typing import get_args
 
 import msgspec
+import pytest
+from rich.console import Console
 
 from latentrt.benchmarks.plots import plots
 from latentrt.benchmarks.report_html import AMPLIFIED, difference_png, html
 from latentrt.benchmarks.report_markdown import markdown, summary
-from latentrt.benchmarks.results import Memory, Picture, Record, Results
+from latentrt.benchmarks.report_terminal import rich_table
+from latentrt.benchmarks.results import Bound, Memory, Peaks, Picture, Record, Results
 from latentrt.benchmarks.suites.quality import pixels_from_png
-from latentrt.benchmarks.tables import all_tables, headline
-from latentrt.benchmarks.tables_costs import efficiency, memory, overhead
+from latentrt.benchmarks.tables import all_tables, headline, percentiles
+from latentrt.benchmarks.tables_costs import efficiency, limits, memory, overhead
 
 from .small_results import png, results_with
 
@@ -93,6 +97,45 @@ def test_whole_calls_are_set_beside_the_peak_and_the_bound(results: Results) -> 
     ours, theirs = efficiency(results).rows
     assert ours == ("Latentrt", "20 GFLOP/s", "10%", "40%")  # 2 GFLOP in 100 ms, of 200 GFLOP/s and of 40 ms
     assert theirs[2:] == ("3%", "13%")
+
+
+def test_a_bound_that_was_beaten_is_called_none(results: Results) -> None:
+    assert limits(results).rows[0][-1] == "50%"
+    assert "took less than" not in summary(results)
+    slow = Peaks(1e11, "numpy", 3e10, 2)
+    records = [
+        msgspec.structs.replace(record, seconds=0.09) if isinstance(record, Bound) else record
+        for record in (*results.records, slow)
+    ]
+    busy = msgspec.structs.replace(results, records=tuple(records))
+    assert limits(busy).rows[0][-1] == "over 100%"
+    assert "the measured peak was too low" in limits(busy).note
+    assert "200 GFLOP/s in fp32 (numpy), copying 30.0 GB/s; when all was done, 100 GFLOP/s" in limits(busy).note
+    assert "**denoise took less than the bound: the peak that was measured is too low" in summary(busy)
+    assert "denoise: over 100% of its bound" in next(plot.svg for plot in plots(busy) if plot.name == "roofline")
+
+
+def test_few_runs_have_no_intervals_and_no_noise() -> None:
+    few = results_with(rounds=3)
+    assert headline(few).rows[1][1:5] == ("301 ms", "3.00x", "1.51 s", "2.96x")
+    assert "The reference's runs (3) are too few for intervals" in summary(few)
+    (row, *_) = percentiles(few).rows
+    assert row[2:8] == ("100.3", "-", "-", "-", "100.4", "-")
+    assert len(plots(few)) == 6
+
+
+@pytest.mark.parametrize("width", [120, 80, 60, 30])
+def test_tables_fit_a_terminal_with_nothing_cut(width: int, results: Results) -> None:
+    for table in (headline(results), *all_tables(results)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(rich_table(table, width))
+        shown = console.export_text()
+        assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+        assert max(map(len, shown.splitlines())) <= width
+    words = {word for table in (headline(results),) for row in table.rows for cell in row for word in cell.split()}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(headline(results), 80))
+    assert words <= set(console.export_text().split())
 
 
 def test_text_of_others_cannot_become_markup(results: Results) -> None:

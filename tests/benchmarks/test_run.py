@@ -13,6 +13,7 @@ import pytest
 
 from latentrt.benchmarks import run as run_module
 from latentrt.benchmarks.baselines import Installed
+from latentrt.benchmarks.figures import bounds
 from latentrt.benchmarks.prepare import Prepared, Wishes, prepare
 from latentrt.benchmarks.recorder import Recorder
 from latentrt.benchmarks.results import (
@@ -76,6 +77,7 @@ def test_from_the_command_line_to_a_report(
     ]  # fmt: skip
     kinds = [type(record) for record in results.records]
     assert kinds.index(Bound) < kinds.index(Run)  # the bound is known before the measurement
+    assert (kinds.count(Peaks), kinds[-1]) == (2, Peaks)  # and what it is made from is measured again after it
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert "| LatentRT |" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
@@ -188,6 +190,22 @@ def test_without_the_reference_there_is_nothing_to_compare(prepared: Prepared, m
 
 
 @pytest.mark.usefixtures("no_processes")
+def test_a_higher_peak_after_the_measurement_makes_new_bounds(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from latentrt.benchmarks.suites import limit
+
+    found = iter([Peaks(1e11, "numpy", 1e10, 1), Peaks(2e11, "numpy", 2e10, 1)])
+    monkeypatch.setattr(limit, "measure_peaks", lambda threads, device, precision: next(found))
+    recorder = Recorder()
+    assert measure(prepared.plan, prepared.suites, (), recorder) is None
+    results = prepared.results((), recorder.records, None)
+    first, second = (results.of(Bound)[part] for part in (slice(3), slice(3, None)))
+    assert bounds(results) == second
+    assert [bound.seconds for bound in second] == pytest.approx([bound.seconds / 2 for bound in first])
+
+
+@pytest.mark.usefixtures("no_processes")
 def test_the_status_tells_of_failures(
     emoji_bundle: Path, emoji_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,4 +230,4 @@ def test_the_status_tells_of_failures(
 
 def test_the_amount_of_work_is_known_beforehand(emoji_bundle: Path, emoji_checkpoint: Path) -> None:
     prepared = prepare(emoji_bundle, emoji_checkpoint, SHORTEST)
-    assert amount(prepared.plan, prepared.suites) == 1 + 2 * 2 + 2
+    assert amount(prepared.plan, prepared.suites) == 2 + 2 * 2 + 2
