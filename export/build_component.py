@@ -71,13 +71,14 @@ class ComponentBuilder:
         held = self.graphs.with_profile(component, previous.manifest.components[component.name])
         return Changes("", self.engines.changes(component.name, held, previous.manifest.files))
 
-    def tell_dropped(self, component: Component, changes: Changes) -> None:
-        """Report which engines of other providers would go, as far as that can be told before anything is built."""
+    def tell_dropped(self, component: Component, changes: Changes) -> tuple[contract.EngineRecord, ...]:
+        """Report which engines of other providers would go, as far as that can be told before anything is built, and
+        return those that would stay."""
         previous = self.graphs.writer.previous
         if previous is None or changes.graph in (NEW, FORCED, DAMAGED):  # what is built anew may well be the same
-            return
+            return ()
         record = self.graphs.with_profile(component, previous.manifest.components[component.name])
-        self.keeper.tell(
+        return self.keeper.tell(
             component.name, record, previous.manifest.files, graph_reason=changes.graph,
             replaced=None if self.engines is None else self.engines.replaces,
         )  # fmt: skip

@@ -161,6 +161,11 @@ class EngineBuilder:
         reason = "; ".join(changed_parts(old.key, key))
         return reason or ("" if self.writer.intact((old.path, *old.weights)) else DAMAGED)
 
+    @property
+    def gpus(self) -> list[tuple[str, ...]]:
+        """The GPUs that it compiles for, as ``gpus_of`` has them."""
+        return [self.compiler.targets] if PROVIDERS[self.compiler.provider].needs_gpu else []
+
     def replaces(self, engine: contract.EngineRecord) -> bool:
         """Whether an engine of the previous bundle gives way to the one that is built for its component."""
         here = not self.compiler.only_here or engine.targets == self.compiler.targets

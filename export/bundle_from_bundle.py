@@ -17,7 +17,7 @@ from ..runtime.errors import RequestError
 from ..runtime.providers import Engine
 from .build_engine import EngineBuilder, EngineOptions, compiler_for
 from .engines.engine_from_onnx import Compiler
-from .engines.kernels_in_bundle import add_kernels, kernel_files
+from .engines.kernels_in_bundle import add_kernels, gpus_of, kernel_files, planned_kernels
 from .engines.tensorrt.resources import check_disk
 from .events import FORCED, REUSED, BuildEvent, Report
 from .gate.gate_inputs import GateInputs
@@ -78,18 +78,20 @@ def planned_engines(
     options: EngineBuildOptions,
     report: Report = lambda event: None,
 ) -> dict[str, str]:
-    """Why each engine would be built, or that it would be reused; nothing is built or changed.
+    """Why each engine and the kernels would be built, or that they would be reused; nothing is built or changed.
 
     Raises:
         BundleError, OutputError, RequestError: input that cannot be used.
     """
     with _building(source, out, options, report) as build:
-        manifest = build.source.manifest
+        manifest, builder = build.source.manifest, build.builder
+        kept: list[contract.EngineRecord] = []
         for name, record in manifest.components.items():
-            build.keeper.tell(
-                name, record, manifest.files, replaced=build.builder.replaces if name in build.changes else None
-            )
-        return {name: change or REUSED for name, change in build.changes.items()}
+            replaced = builder.replaces if name in build.changes else None
+            kept += build.keeper.tell(name, record, manifest.files, replaced=replaced)
+        gpus, tensors = [*gpus_of(kept), *builder.gpus], manifest.components.values()
+        changes = {name: change or REUSED for name, change in build.changes.items()}
+        return changes | planned_kernels(builder.writer, tensors, gpus, force=options.force)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _building(
     source: str | os.PathLike[str], out: str | os.PathLike[str], options: EngineBuildOptions, report: Report
 ) -> Iterator[_Build]:
     compiler = compiler_for(options.engine)
-    with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
+    with BundleWriter(out, lambda: report(BuildEvent("", "wait")), force=options.force) as writer:
         opened = open_bundle(source, verify=False)  # not before: it may be what another build was writing
         manifest = opened.manifest
         chosen = _chosen(manifest, options.components)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from .build_graph import GraphBuilder
 from .checkpoints.checkpoint import Checkpoint, read_checkpoint
 from .checkpoints.text_encodings import text_encodings
 from .engines.engine_from_onnx import Compiler
-from .engines.kernels_in_bundle import add_kernels
+from .engines.kernels_in_bundle import add_kernels, gpus_of, planned_kernels
 from .engines.tensorrt.resources import check_disk
 from .events import NEW, REUSED, BuildEvent, Report
 from .gate.gate_inputs import GateInputs
@@ -95,15 +95,20 @@ def planned_changes(
     options: BuildOptions | None = None,
     report: Report = lambda event: None,
 ) -> dict[str, str]:
-    """Why each component would be built, or that it would be reused; nothing is built or changed.
+    """Why each component and the kernels would be built, or that they would be reused; nothing is built or changed.
 
     Raises:
         CheckpointError, OutputError, RequestError: input that cannot be used.
     """
-    with _building(checkpoint, out, options or BuildOptions(), report) as build:
+    options = options or BuildOptions()
+    with _building(checkpoint, out, options, report) as build:
+        kept: list[contract.EngineRecord] = []
         for component in build.components:
-            build.builder.tell_dropped(component, build.changes[component.name])
-        return {name: change.reason for name, change in build.changes.items()}
+            kept += build.builder.tell_dropped(component, build.changes[component.name])
+        changes = {name: change.reason for name, change in build.changes.items()}
+        engines, writer = build.builder.engines, build.builder.graphs.writer
+        gpus = [*gpus_of(kept), *(engines.gpus if engines is not None else [])]
+        return changes | planned_kernels(writer, build.components, gpus, force=options.force)
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _building(
     buckets = buckets_from_text(options.aspects, read.family, side, latent_stride(read) * scale, max_side(read))
     available = components_from_checkpoint(read, precision, options.skip_layers)
     chosen = _chosen(available, options.components)
-    with BundleWriter(out, lambda: report(BuildEvent("", "wait"))) as writer:
+    with BundleWriter(out, lambda: report(BuildEvent("", "wait")), force=options.force) as writer:
         ranges = profiles(buckets, options.batch, scale, side, read.family)
         tuning = Tuning(buckets, scale, options.engine.profiles == "buckets")
         report(BuildEvent("", "profiles", detail=tuning.text(ranges)))
@@ -160,6 +165,7 @@ def _building(
         }
         keeper.tell_components(changes)
         _check_kept({name: changes[name] for name in kept})
+        _check_weights(component for component in components if changes[component.name].graph)
         _check_resources(writer, compiler, components, changes)
         yield _Build(
             checkpoint=read,
@@ -216,6 +222,11 @@ def _check_kept(changes: Mapping[str, Changes]) -> None:
                 expected="components that are not named to be unchanged",
                 remedy=f"add --component {name}, name no component to build all, or choose another --out",
             )
+
+
+def _check_weights(components: Iterable[Component]) -> None:
+    for component in {component.folder: component for component in components}.values():  # the autoencoder's has two
+        component.check_weights()
 
 
 def _check_resources(

@@ -12,7 +12,7 @@ import typer
 from ..runtime.bundles.manifest import MANIFEST_NAME
 from ..runtime.errors import RequestError
 from .checkpoints.checkpoint import TINY_VAE, read_checkpoint
-from .cli_progress import BuildProgress, outcome, summary
+from .cli_progress import BuildProgress, planned, summary
 
 app = typer.Typer(add_completion=False)
 
@@ -106,7 +106,7 @@ def build_engines(
         version_compatible=version_compatible,
         timing_cache=timing_cache,
     )
-    targets = tuple(_target(name) for name in target_sm.split(",")) if target_sm else ()
+    targets = _targets(target_sm) if target_sm else ()
     engine = EngineOptions(provider, targets, profiles, builder)
     names = tuple(component or ())
     given = {
@@ -152,9 +152,13 @@ def build_engines(
         summary(out, manifest, None if onnx_only else provider, progress)
 
 
-def _target(name: str) -> str:
-    """``89``, ``sm89`` and NVIDIA's ``8.9`` are one compute capability."""
-    return f"sm{name.strip().removeprefix('sm').replace('.', '')}"
+def _targets(text: str) -> tuple[str, ...]:
+    """``89``, ``sm89``, ``sm_89`` and NVIDIA's ``8.9`` are one compute capability."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    digits = [name.removeprefix("sm").removeprefix("_").replace(".", "", 1) for name in names]
+    if not names or not all(number.isdecimal() for number in digits):
+        raise RequestError("--target-sm", received=text, expected="compute capabilities of GPUs: 86,89,120")
+    return tuple(f"sm{number}" for number in digits)
 
 
 def _refuse_for_a_bundle(bundle: Path, options: Mapping[str, object]) -> None:
@@ -183,4 +187,4 @@ def _print_plan(changes: dict[str, str], progress: BuildProgress, as_json: bool)
         print(msgspec.json.encode({"components": components, "dropped": progress.dropped}).decode())
         return
     for name, change in changes.items():
-        print(f"{name}: {outcome(change)}")
+        print(f"{name}: {planned(change)}")

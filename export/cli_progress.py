@@ -57,7 +57,7 @@ class BuildProgress:
                     self._warned.add(warning)
                     self._print(f"  {warning}")
         elif event.stage == "drop":
-            self.dropped.append(f"{event.component}: {event.detail}")
+            self.dropped.append(f"{event.component}: {event.detail}" if event.component else event.detail)
             self._print(self.dropped[-1])
         else:
             self._enter(event)
@@ -88,6 +88,11 @@ def outcome(reason: str) -> str:
     if reason in (REUSED, NEW):
         return "built" if reason == NEW else reason
     return f"rebuilt because {'of --force' if reason == FORCED else reason}"
+
+
+def planned(reason: str) -> str:
+    """The same before anything is built."""
+    return reason if reason == REUSED else f"would be {outcome(reason)}{': new' if reason == NEW else ''}"
 
 
 def summary(out: Path, manifest: Manifest, provider: str | None, progress: BuildProgress) -> None:

@@ -20,7 +20,7 @@ class BuildEvent:
     ``detail`` is what a stage is doing and ``fraction`` how much of that is done, where the library at work tells.
     A component that is done has the ``reason`` why it was built, or that it was reused, and what the builder of its
     engine said of itself: the peak of its memory in bytes, and its warnings. The stage ``drop`` says in ``detail``
-    what the previous bundle held of a component that this one does not, and why.
+    what the previous bundle held of a component that this one does not, and why; of no component, why all is dropped.
 
     The stage ``wait`` of no component says that another build of the same bundle has to end first, and ``profiles``
     (in ``detail``) for which sizes it builds.

@@ -44,14 +44,21 @@ class EngineKeeper:
         *,
         graph_reason: str = "",
         replaced: Callable[[EngineRecord], bool] | None = None,
-    ) -> None:
-        """Report what ``keep`` would leave behind: for a graph among ``files``, or one that is yet to be built."""
+    ) -> tuple[EngineRecord, ...]:
+        """The engines that ``keep`` would take over; reports those that it would leave behind: for a graph among
+        ``files``, or one that is yet to be built."""
+        kept = []
         for engine, reason in self._judged(component, record, files, replaced):
             if graph_reason or reason:
                 self.report(_dropped(engine, graph_reason or reason))
+            else:
+                kept.append(engine)
+        return tuple(kept)
 
     def tell_components(self, names: Collection[str]) -> None:
-        """Report the previous bundle's components that are not among the new one's ``names``."""
+        """Report the previous bundle's components that are not among the new one's ``names``, or that it is none."""
+        if self.writer.unreadable:
+            self.report(BuildEvent("", "drop", detail=f"{self.writer.unreadable}: nothing of it is taken over"))
         for name in () if self.writer.previous is None else self.writer.previous.manifest.components:
             if name not in names:
                 self.report(BuildEvent(name, "drop", detail="dropped because nothing was given that has one"))

@@ -23,6 +23,8 @@ from .record import RECORD_NAME
 #: All that a bundle's folder holds. One with anything else in it belongs to somebody, whatever its manifest says.
 _CONTENT = frozenset({MANIFEST_NAME, RECORD_NAME, "onnx", "engines", "tokenizers", "kernels"})
 
+_DAMAGED = f"a damaged {MANIFEST_NAME}"
+
 _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -31,20 +33,23 @@ class BundleWriter:
 
     ``commit`` writes the manifest and puts the folder in place with a rename. Leaving the context without it, for any
     reason, removes everything; what a killed build left is removed by the next one. One build at a time: a second one
-    of the same output calls ``waiting`` and waits.
+    of the same output calls ``waiting`` and waits. A bundle whose manifest is damaged is replaced by ``force`` only.
+    ``previous`` is the bundle that is there, or ``unreadable`` says why it is none to take anything over from.
 
     Raises:
         OutputError: the place is taken by something that is no bundle, or it cannot be written to.
     """
 
-    def __init__(self, out: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None):
+    def __init__(self, out: str | os.PathLike[str], waiting: Callable[[], None] = lambda: None, *, force: bool = False):
         self.out = Path(os.path.realpath(out))  # a link to a bundle stays one: what it leads to is rebuilt
         self.folder = self._beside("partial")
         self.files: dict[str, FileRecord] = {}
         self.previous: Bundle | None = None
+        self.unreadable = ""
         self._replaced = self._beside("old")
         self._verified: set[Path] = set()
         self._waiting = waiting
+        self._force = force
         self._lock: IO[bytes] | None = None
         self._new_parents: list[Path] = []
 
@@ -62,8 +67,10 @@ class BundleWriter:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 self.folder.mkdir()
             if (self.out / MANIFEST_NAME).is_file():
-                with contextlib.suppress(BundleError):  # a bundle that cannot be read has nothing to take over
+                try:
                     self.previous = open_bundle(self.out, verify=False)
+                except BundleError as error:  # there is nothing to take over
+                    self.unreadable = error.subject
         except BaseException:
             self._leave()
             raise
@@ -183,6 +190,13 @@ class BundleWriter:
     def _check_not_taken(self) -> None:
         with self._writing():
             found = _content_of_somebody(self.out)
+        if found == _DAMAGED:
+            if self._force:
+                return
+            raise OutputError(
+                f"{self.out}: a bundle with a damaged {MANIFEST_NAME}",
+                remedy="give --force to replace it, or choose another --out",
+            )
         if found:
             raise OutputError(
                 f"{self.out}: exists and is not a bundle",
@@ -264,6 +278,8 @@ def _content_of_somebody(out: Path) -> str:
         msgspec.json.decode((out / MANIFEST_NAME).read_bytes(), type=_Mark)
     except FileNotFoundError:
         return f"a folder without {MANIFEST_NAME}"
-    except msgspec.MsgspecError:
-        return f"a {MANIFEST_NAME} that LatentRT did not write"
+    except msgspec.ValidationError:  # JSON of something else: web applications have such files too
+        return _DAMAGED if (out / "onnx").is_dir() else f"a {MANIFEST_NAME} that LatentRT did not write"
+    except msgspec.DecodeError:
+        return _DAMAGED
     return ""

@@ -15,7 +15,7 @@ from .bundles.manifest import EngineRecord
 from .bundles.spec import axis_and_factor
 from .device.interface import Device
 from .device.runner import DeviceRunner
-from .errors import BundleError, EngineError
+from .errors import BundleError
 from .providers import Engine
 from .timing import Timings
 
@@ -37,7 +37,6 @@ class Engines:
         self._loaded = dict(loaded)
         self._load = load
         self._loading = threading.Lock()
-        self._closed = False
         runner.holds(self._close)
 
     @property
@@ -75,15 +74,14 @@ class Engines:
         Raises:
             BundleError: the bundle has none.
             EngineError: the engines were closed, or this one cannot be loaded.
+            DeviceMemoryError: there is no memory for it, even without the plans of others.
         """
         engine = self._loaded.get(component)
         if engine is not None:
             return engine
-        with self._loading:
+        with self.runner.turn(), self._loading:
             if component not in self._loaded:
-                if self._closed:
-                    raise EngineError(f"{component}: the engine is closed", remedy="load the bundle again")
-                self._loaded[component] = self._load(component)
+                self._loaded[component] = self.runner.make(lambda: self._load(component))
             return self._loaded[component]
 
     def require(self, component: str) -> None:
@@ -105,8 +103,9 @@ class Engines:
         with self._loading:
             engine = self._loaded.pop(component, None)
         if engine is not None:
-            self.runner.release(engine)
-            engine.close()
+            with self.runner.turn():
+                self.runner.release(engine)
+                engine.close()
 
     def close(self) -> None:
         """Release the engines and their device, once the calls inside have ended; with them others' of the same runner.
@@ -118,7 +117,6 @@ class Engines:
 
     def _close(self) -> None:
         with self._loading:
-            self._closed = True
             for engine in self._loaded.values():
                 engine.close()
 

@@ -17,6 +17,7 @@ from .pipeline import Pipeline
 from .providers import PROVIDERS, Engine, available_threads, import_provider
 from .providers.choice import choose_provider, engines_here
 from .refiner import RefinedPipeline
+from .requests.arguments import unknown_argument
 from .requests.checks import integer, one_of, shown
 from .text.embeddings import EmbeddingsCache
 from .text.tokenizer import load_vocabulary, tokenizer_for
@@ -55,6 +56,7 @@ def load(
     offload: str | None = None,
     embeddings_cache: int = EMBEDDINGS_CACHE,
     provider_options: Mapping[str, str] | None = None,
+    **unknown: object,
 ) -> Pipeline | RefinedPipeline:
     """Load a bundle.
 
@@ -76,6 +78,8 @@ def load(
         EngineError: there is no GPU, or a provider refuses an engine.
         MissingDependencyError: the provider's library is not installed.
     """
+    for name in unknown:
+        raise unknown_argument("load", name, ["refiner", *LoadOptions.__annotations__])
     if provider_options is not None and not isinstance(provider_options, Mapping):
         raise RequestError("provider_options", received=shown(provider_options), expected="options by name")
     wishes = _Wishes(
@@ -156,7 +160,7 @@ def _load(
         return module.load_engine(bundle, record, device=runner.device, threads=wishes.threads, options=options)
 
     files = {encoding.tokenizer for encoding in encodings if encoding.tokenizer is not None}
-    with contextlib.ExitStack() as opened:
+    with runner.device.active(), contextlib.ExitStack() as opened:
         if others is None:
             opened.callback(runner.close)
         # Parsing the vocabulary, building sessions and hashing run side by side: that halves the start on two

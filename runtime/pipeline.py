@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +19,7 @@ from .bundles.bundle import Bundle
 from .bundles.manifest import TextEncoding
 from .device.dlpack import is_elsewhere
 from .engines import Engines
+from .errors import DeviceError
 from .images.decode import decode, decode_bytes, decode_on_device, decoding_from
 from .images.encode import encode
 from .images.output import Output, provenance_of
@@ -32,7 +34,7 @@ from .noise.torch_cpu import NoiseSource
 from .requests.arguments import CallArguments, Size, check_names
 from .requests.checks import integer, numbers
 from .requests.request import MAX_IMAGES, Request, request_from_arguments
-from .requests.sizes import size_of_run
+from .requests.sizes import sizes_of_runs
 from .samplers import SamplerTable, model_schedule_from_config
 from .text.conditioning import conditioning_rows, encode_texts, unique_texts
 from .text.embeddings import EmbeddingsCache
@@ -40,6 +42,8 @@ from .text.tokenizer import token_ids
 from .timing import Timings
 
 Array = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 #: Arguments that may be tensors on the device.
 _TENSORS = {"latents", "image", "mask_image", "depth_map"}
@@ -101,8 +105,9 @@ class Pipeline:
 
         Args:
             prompt: one text, or a list of them; ``""`` is a text like any other.
-            callback_on_step_end: called after every step, see ``StepCallback``.
-            arguments: everything else, see ``CallArguments``.
+            callback_on_step_end: called after every step as ``callback(pipeline, step_index, timestep, state)``;
+                ``latentrt.runtime.StepState`` tells what it sees and what its answer means.
+            arguments: everything else; ``latentrt.runtime.CallArguments`` describes each, with its unit and shape.
 
         Raises:
             RequestError: arguments that cannot be run.
@@ -127,7 +132,11 @@ class Pipeline:
     ) -> Array:
         """Latents ``[n, C, h, w]`` of any size that tiles can cover, as pictures ``[n, H, W, 3]`` in 0..1.
 
-        ``decoder``, ``tile_size`` and ``tile_overlap`` are those of ``CallArguments``.
+        ``decoder``, ``tile_size`` and ``tile_overlap`` are those of ``latentrt.runtime.CallArguments``.
+
+        Raises:
+            RequestError: something else, such as values that are not finite.
+            BundleError: the bundle has no such decoder.
         """
         decoding = decoding_from(decoder, tile_size, tile_overlap, self.bundle.manifest)
         return decode(self.engines, numbers("latents to decode", latents), decoding, Timings())
@@ -146,14 +155,13 @@ class Pipeline:
         On a GPU they record nothing and allocate nothing then. Any number of sizes may be prepared one after another.
 
         Raises:
-            RequestError: a size that the bundle was not built for.
+            RequestError: no sizes, or one that the bundle was not built for.
             DeviceMemoryError: the device has too little memory for one of them; the others can be used.
         """
         manifest = self.bundle.manifest
         images = integer("num_images_per_prompt", num_images_per_prompt, 1, MAX_IMAGES)
-        pixels = [size_of_run(height, width, None, manifest) for width, height in sizes]
         scale = manifest.latent_space.scale
-        latents = [(height // scale, width // scale) for height, width in pixels]
+        latents = [(height // scale, width // scale) for height, width in sizes_of_runs(sizes, manifest)]
         warm_up(self.engines, latents, images, texts=not self._offloads_text)
 
     # What a call is made of; a pipeline with a refiner makes its calls of the same parts.
@@ -207,6 +215,11 @@ class Pipeline:
     def _encode_prompts(self, request: Request, timings: Timings) -> dict[str, NDArray[Any]]:
         manifest = self.bundle.manifest
         texts = unique_texts(request, zero_omitted=manifest.force_zeros_for_empty_prompt)
+        cut: dict[str, list[str]] = {}  # what there is to say of a prompt -> the encoders of which that is true
+
+        def reporter(component: str) -> Callable[[str], None]:
+            return lambda said: cut.setdefault(said, []).append(component)
+
         with timings.stage("tokenize"):
             ids = {
                 encoding.component: token_ids(
@@ -214,23 +227,29 @@ class Pipeline:
                     encoding,
                     [of_encoders[number] for of_encoders in texts],
                     request.max_sequence_length if encoding.max_tokens > encoding.tokens else None,
+                    reporter(encoding.component),
                 )
                 for number, encoding in enumerate(manifest.text_encodings)
                 if encoding.tokenizer is not None
             }
+        for said, components in cut.items():
+            logger.warning("%s: %s", ", ".join(components), said)
         with timings.stage("text"):
             states = encode_texts(manifest, ids, lambda encoding, tokens: self._encode(encoding, tokens, timings))
             return conditioning_rows(manifest, request, texts, states)
 
     def _encode(self, encoding: TextEncoding, tokens: NDArray[np.int64], timings: Timings) -> dict[str, NDArray[Any]]:
         """One text encoder's outputs; an offloaded one is loaded where the texts are new, and released at once."""
-        component = encoding.component
+        component, offloads = encoding.component, self._offloads_text
         try:
             return self.embeddings.encode(
                 component, tokens, lambda ids: self.engines.run(component, {"input_ids": ids}, timings)
             )
+        except DeviceError:
+            offloads = False  # a failed device gives nothing back before it is closed
+            raise
         finally:
-            if self._offloads_text:
+            if offloads:
                 self.engines.release(component)
 
     def _task(

@@ -84,8 +84,8 @@ class RefinedPipeline:
                 ``denoising_start``). 0.8 where ``refiner_strength`` is not given either.
             refiner_strength: the base finishes, and the refiner goes over its latents as image-to-image does (SDEdit).
             callback_on_step_end: called after every step of either model, with this pipeline; steps count on.
-            arguments: everything else, see ``CallArguments``, for both models. ``guidance_interval`` and a list of
-                guidance scales concern the steps of each; a picture is what the base starts from.
+            arguments: everything else, see ``latentrt.runtime.CallArguments``, for both models. ``guidance_interval``
+                and a list of guidance scales concern the steps of each; a picture is what the base starts from.
 
         Raises:
             RequestError: arguments that cannot be run.

@@ -14,7 +14,7 @@ from ...runtime.errors import CheckpointError, RequestError
 from ...runtime.samplers import model_schedule_from_config
 from ...runtime.samplers.diffusers_classes import CLASSES
 from .families import SD1, Family, family_of
-from .folder import network_config, read_folder, weight_files
+from .folder import check_folder, network_config, read_folder, weight_files
 from .layout import Layout, StoredWeights
 from .single_file.clip_tokenizer import ClipTokenizer
 from .single_file.families import FAMILIES as FILE_FAMILIES
@@ -121,6 +121,9 @@ def read_checkpoint(
         family = _family_of(layout, root)
         own_scaling = layout.configs["vae"].get("scaling_factor")
         layout = _with_parts(layout, family, parts, prediction_type)
+    for folder, source in layout.tokenizers.items():
+        if isinstance(source, Path) and folder.replace("tokenizer", "text_encoder") in layout.configs:
+            check_folder(source)
     if "tokenizer_3" in parts and "text_encoder_3" not in layout.configs:
         expected = "a T5 text encoder, which this checkpoint lacks"
         raise RequestError(OPTIONS["tokenizer_3"], expected=expected, remedy="give --text-encoder-3 too")

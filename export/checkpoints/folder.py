@@ -42,6 +42,12 @@ def _is_listed(index: dict[str, Any], name: str) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
 
+def check_folder(folder: Path) -> None:
+    """Raise CheckpointError for a folder that is not there: transformers would ask its hub for it."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: missing", expected="a complete diffusers folder")
+
+
 def network_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = _json(path)
@@ -71,7 +77,7 @@ _PARTS = {
 
 
 def _no_checkpoint(root: Path) -> CheckpointError:
-    subject, expected = f"{root}: no checkpoint here", "a diffusers folder"
+    subject, expected = f"{root}: no checkpoint here", "a diffusers folder, a safetensors file, or a bundle"
     if not os.path.exists(root):  # noqa: PTH110
         return CheckpointError(subject, received="no such file or folder", expected=expected)
     signs = {name for name in _PARTS if (root / name).is_file()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from ...runtime.errors import CheckpointError
 
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format
+_LISTED = 5  # how many names a message lists
 
 #: Bits of one element, by the format's names.
 _BITS = {
@@ -54,27 +56,44 @@ def read_header(path: Path) -> SafetensorsHeader:
         remedy = "download or copy the file again"
         return CheckpointError(f"{path}: damaged", received=received, expected=expected, remedy=remedy)
 
+    def no_header(received: str) -> CheckpointError:
+        if path.suffix == ".safetensors":
+            return damaged(received, "a safetensors file")
+        return CheckpointError(f"{path}: not a safetensors file", received=received)
+
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
-                raise damaged(f"{size} bytes with a header of {length}", "a safetensors file")
-            content = json.loads(file.read(length))
+            text = file.read(length) if 2 <= length <= min(_MAX_HEADER, size - 8) else b""
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read", received=error.strerror or str(error)) from None
+    if not text:
+        raise no_header(f"{size} bytes with a header of {length}")
+    try:
+        content = json.loads(text)
     except ValueError as error:
-        raise damaged(f"a header that is not JSON ({error})", "a safetensors file") from None
+        raise no_header(f"a header that is not JSON ({error})") from None
     try:
         metadata = content.pop("__metadata__", None) or {}
         tensors = {name: _entry(entry, 8 + length) for name, entry in content.items()}
         end = max(entry.stop for entry in tensors.values())
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise damaged("a header without tensors", "a safetensors file") from None
+        raise no_header("a header without tensors") from None
     if end != size:
         raise damaged(f"{size} bytes", f"{end} bytes")
     return SafetensorsHeader(path, tensors, {str(key): str(value) for key, value in metadata.items()})
+
+
+def misfit_text(missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """The first names of tensors that a network lacks, and of those that it has no place for."""
+    parts = (("nothing for", missing), ("unexpected", unexpected))
+    return "; ".join(f"{what} {_listed(names)}" for what, names in parts if names)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f", and {len(names) - _LISTED} more" if names[_LISTED:] else "")
 
 
 def _entry(entry: dict[str, Any], origin: int) -> TensorEntry:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...runtime.bundles.manifest import AddedToken
 from ...runtime.errors import CheckpointError
 from .checkpoint import Checkpoint
+from .folder import check_folder
 from .single_file.clip_tokenizer import ClipTokenizer
 from .single_file.part import no_t5_tokenizer
 
@@ -37,12 +39,8 @@ def export_clip_tokenizer(checkpoint: Checkpoint, folder: str, vocabulary: int) 
     """
     import transformers
 
-    source = checkpoint.tokenizers.get(folder)
-    load = (
-        source.load
-        if isinstance(source, ClipTokenizer)
-        else _from_folder(transformers.CLIPTokenizerFast, checkpoint, folder)
-    )
+    source = checkpoint.tokenizers.get(folder, checkpoint.path / folder)
+    load = source.load if isinstance(source, ClipTokenizer) else _from_folder(transformers.CLIPTokenizerFast, source)
     tokenizer = _loaded(load, checkpoint, folder, "CLIP")
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     ids = content["model"]["vocab"].values()
@@ -60,9 +58,10 @@ def export_t5_tokenizer(checkpoint: Checkpoint, folder: str, vocabulary: int) ->
     """
     import transformers
 
-    if folder not in checkpoint.tokenizers:
+    source = checkpoint.tokenizers.get(folder)
+    if not isinstance(source, Path):
         raise no_t5_tokenizer(checkpoint.path)
-    load = _from_folder(transformers.T5TokenizerFast, checkpoint, folder)
+    load = _from_folder(transformers.T5TokenizerFast, source)
     tokenizer = _loaded(load, checkpoint, folder, "T5")
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     pieces = content["model"]["vocab"]
@@ -80,8 +79,8 @@ TOKENIZERS: dict[str, Callable[[Checkpoint, str, int], ExportedTokenizer]] = {
 }
 
 
-def _from_folder(kind: Any, checkpoint: Checkpoint, folder: str) -> Callable[[], Any]:
-    path = checkpoint.tokenizers.get(folder, checkpoint.path / folder)
+def _from_folder(kind: Any, path: Path) -> Callable[[], Any]:
+    check_folder(path)
     return lambda: kind.from_pretrained(str(path), local_files_only=True)
 
 

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from ...kernels.launch import INDEX_NAME, PTX
 from ...runtime.bundles.bundle import Bundle
 from ...runtime.bundles.kernels import KERNEL_FOLDER, kernels_of
-from ...runtime.bundles.manifest import Component, EngineRecord, Manifest
+from ...runtime.bundles.manifest import EngineRecord, Manifest
+from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import BundleError, ExportError, MissingDependencyError, OutputError
 from ...runtime.providers import PROVIDERS
 from ..events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
@@ -26,9 +28,21 @@ KERNELS = "kernels"
 _DTYPES = ("float16", "bfloat16", "float32")
 
 
+class HasTensors(Protocol):
+    """A component, before it is built or in a manifest."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What its engine takes."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What its engine gives."""
+
+
 def add_kernels(
     writer: BundleWriter,
-    components: Iterable[Component],
+    components: Iterable[HasTensors],
     engines: Iterable[EngineRecord],
     report: Report,
     *,
@@ -51,18 +65,14 @@ def add_kernels(
         OutputError: there is no room for them.
         ExportError: a kernel cannot be compiled.
     """
-    on_gpus = [engine for engine in engines if PROVIDERS[engine.provider].needs_gpu]
-    if not on_gpus:
+    gpus = gpus_of(engines)
+    if not gpus:
         return
     check_triton()
-    from ...kernels.gpu.aot import TARGETS, kernels_key
+    from ...kernels.gpu.aot import kernels_key
 
     start = time.perf_counter()
-    targets = {target for engine in on_gpus for target in (engine.targets or TARGETS)}
-    # PTX beside the cubins: GPUs that are newer than every target compile it for themselves.
-    compiled_for = (*sorted(targets, key=lambda target: int(target.removeprefix("sm"))), PTX)
-    found = {tensor.dtype for record in components for tensor in (*record.inputs, *record.outputs)}
-    dtypes = [dtype for dtype in _DTYPES if dtype in found]
+    compiled_for, dtypes = _wanted(gpus, components)
     reason = FORCED if force else _changes(writer.previous, kernels_key(compiled_for, dtypes))
     if not reason and writer.previous is not None and not writer.take_over(kernel_files(writer.previous.manifest)):
         reason = DAMAGED
@@ -70,6 +80,38 @@ def add_kernels(
         report(BuildEvent(KERNELS, "compile", detail=f"for {', '.join(compiled_for)}"))
         _compile(writer, compiled_for, dtypes)
     report(BuildEvent(KERNELS, "done", time.perf_counter() - start, reason or REUSED))
+
+
+def planned_kernels(
+    writer: BundleWriter, components: Iterable[HasTensors], gpus: Sequence[tuple[str, ...]], *, force: bool
+) -> dict[str, str]:
+    """Why ``add_kernels`` would compile the kernels, or that it would take them over, by what events call them; empty
+    without engines for GPUs. ``gpus`` are those of ``gpus_of``."""
+    if not gpus:
+        return {}
+    check_triton()
+    from ...kernels.gpu.aot import kernels_key
+
+    reason = FORCED if force else _changes(writer.previous, kernels_key(*_wanted(gpus, components)))
+    if not reason and writer.previous is not None and not writer.intact(kernel_files(writer.previous.manifest)):
+        reason = DAMAGED
+    return {KERNELS: reason or REUSED}
+
+
+def gpus_of(engines: Iterable[EngineRecord]) -> list[tuple[str, ...]]:
+    """The targets of each engine for GPUs; none: it runs on any."""
+    return [engine.targets for engine in engines if PROVIDERS[engine.provider].needs_gpu]
+
+
+def _wanted(gpus: Sequence[tuple[str, ...]], components: Iterable[HasTensors]) -> tuple[tuple[str, ...], list[str]]:
+    """What kernels are compiled for: targets and types."""
+    from ...kernels.gpu.aot import TARGETS
+
+    targets = {target for of_engine in gpus for target in (of_engine or TARGETS)}
+    found = {tensor.dtype for record in components for tensor in (*record.inputs, *record.outputs)}
+    # PTX beside the cubins: GPUs that are newer than every target compile it for themselves.
+    compiled_for = (*sorted(targets, key=lambda target: int(target.removeprefix("sm"))), PTX)
+    return compiled_for, [dtype for dtype in _DTYPES if dtype in found]
 
 
 def check_triton() -> None:

@@ -16,7 +16,7 @@ from ..checkpoints.families import TASKS, Task
 from ..checkpoints.pretrained import network_weights
 from ..graphs.precision import PrecisionPlan
 from .lazy_weights import Weights
-from .skeleton import materialize, skeleton
+from .skeleton import fitting_weights, materialize, skeleton
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,14 @@ class Component:
         """Bytes that the weights take in the component's precision, each counted once whatever names it has."""
         distinct = {id(weight): weight for weight in self.weights().values()}
         return sum(math.prod(weight.shape) for weight in distinct.values()) * (4 if self.precision == "fp32" else 2)
+
+    def check_weights(self) -> None:
+        """Compare the names and shapes of the weights with the network's; their content is not read.
+
+        Raises:
+            CheckpointError: the weights do not fit the config.
+        """
+        fitting_weights(self.network(), self.weights(), self.where)
 
     def load(self) -> nn.Module:
         """The reference in fp32.

@@ -19,12 +19,8 @@ DTYPES: dict[str, torch.dtype] = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
-    "I64": torch.int64,
+    "I64": torch.int64,  # positions, which files of older libraries hold
     "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
 }
 
 
@@ -62,15 +58,20 @@ def stored_weight(file: Path, name: str, entry: TensorEntry) -> LazyWeight:
         CheckpointError: it is in a format that is not a network's weight.
     """
     if entry.dtype not in DTYPES:
-        raise CheckpointError(
-            f"{file}: quantized weights, which LatentRT does not read",
-            received=f"{name} in {entry.dtype}",
-            expected="weights in F32, F16 or BF16",
-            remedy="use the checkpoint that it was quantized from",
-        )
+        raise quantized(str(file), name, entry.dtype)
     dtype = DTYPES[entry.dtype]
     read = functools.partial(_read, file, entry.start, entry.stop - entry.start, dtype, entry.shape)
     return LazyWeight(entry.shape, dtype, read)
+
+
+def quantized(where: str, name: str, dtype: object) -> CheckpointError:
+    """The error for a weight that is not stored as a float."""
+    return CheckpointError(
+        f"{where}: quantized weights, which LatentRT does not read",
+        received=f"{name} in {dtype}",
+        expected="weights in F32, F16 or BF16",
+        remedy="use the checkpoint that it was quantized from",
+    )
 
 
 def _read(file: Path, offset: int, size: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

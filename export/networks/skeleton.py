@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,14 @@ import torch
 from torch import nn
 
 from ...runtime.errors import CheckpointError
-from .lazy_weights import LazyWeight, Weights
+from ..checkpoints.safetensors_header import misfit_text
+from .lazy_weights import LazyWeight, Weights, quantized
+
+#: What files of a text encoder may hold beside it: positions, and the rest of a whole CLIP or T5.
+_BESIDE = re.compile(
+    r"(.*\.)?position_ids|logit_scale"
+    r"|(vision_model|visual_projection|text_projection|lm_head|decoder\.(block|embed_tokens|final_layer_norm))\..*"
+)
 
 
 def skeleton(kind: Any, config: dict[str, Any]) -> nn.Module:
@@ -31,19 +39,28 @@ def fitting_weights(network: nn.Module, weights: Weights, where: str) -> dict[st
     """The weight of every parameter of a network, and of those buffers that the checkpoint holds.
 
     Raises:
-        CheckpointError: a parameter without a weight, or with one of another shape. ``where`` is the subject.
+        CheckpointError: a parameter without a weight, or with one of another shape or quantized; a weight that the
+            network has no place for. ``where`` is the subject.
     """
     parameters = dict(network.named_parameters(remove_duplicate=False))
-    missing = sorted(name for name in parameters if name not in weights)
-    if missing:
+    missing = [name for name in parameters if name not in weights]
+    found = {name: weights[name] for name in network.state_dict() if name in weights}
+    used = {id(weight) for weight in found.values()}  # a weight may have several names
+    left: dict[int, str] = {}
+    for name, weight in weights.items():
+        if id(weight) not in used and not _BESIDE.fullmatch(name):
+            left.setdefault(id(weight), name)
+    unexpected = list(left.values())
+    if missing or unexpected:
         raise CheckpointError(
             f"{where}: its weights do not fit its config",
-            received=f"nothing for {missing[0]}" + (f" and {len(missing) - 1} more" if missing[1:] else ""),
-            expected=f"every weight of {type(network).__name__}",
+            received=misfit_text(missing, unexpected),
+            expected=f"every weight of {type(network).__name__}, and no others",
             remedy="copy the whole folder again, weights and config",
         )
-    found = {name: weights[name] for name in network.state_dict() if name in weights}
     for name, tensor in network.state_dict().items():
+        if name in found and tensor.is_floating_point() and not found[name].dtype.is_floating_point:
+            raise quantized(where, name, found[name].dtype)
         if name in found and found[name].shape != tuple(tensor.shape):
             raise CheckpointError(
                 f"{where}: its weights do not fit its config",

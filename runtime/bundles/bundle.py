@@ -122,12 +122,7 @@ def open_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
     try:
         data = (folder / MANIFEST_NAME).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(
-            f"{folder}: no bundle here",
-            received="no " + MANIFEST_NAME if folder.exists() else "no such folder",
-            expected="a folder made by latentrt build-engines",
-            remedy=f"build it: latentrt build-engines CHECKPOINT --out {folder}",
-        ) from None
+        raise _no_bundle(folder) from None
     except OSError as error:
         raise BundleError(f"{folder}: cannot be read", received=error.strerror or str(error)) from None
     bundle = Bundle(folder, decode_manifest(data, where=str(folder)), hashlib.sha256(data).hexdigest())
@@ -136,3 +131,19 @@ def open_bundle(path: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
     if verify:
         bundle.verify()
     return bundle
+
+
+def _no_bundle(folder: Path) -> BundleError:
+    """The error for a path without a manifest. A folder that holds something else is not the place to build one in."""
+    received, checkpoint, out = "no such folder", "CHECKPOINT", str(folder)
+    if folder.exists():
+        received, out = f"no {MANIFEST_NAME}" if folder.is_dir() else "a file", "BUNDLE"
+    if (folder / "model_index.json").is_file():
+        received, checkpoint = "a checkpoint", str(folder)
+    return BundleError(
+        f"{folder}: no bundle here",
+        received=received,
+        expected="a folder made by latentrt build-engines",
+        remedy=f"build it: latentrt build-engines {checkpoint} --out {out}"
+        + (", a new folder" if out == "BUNDLE" else ""),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,23 @@ app = typer.Typer(add_completion=False)
 
 #: A run shorter than this shows no progress bar, and does not pay for importing one.
 _PATIENCE_SECONDS = 1.0
+
+_SPELLED_ALIKE = (
+    "guidance_interval", "guidance_scale", "image_guidance_scale", "negative_prompt", "negative_prompt_2",
+    "negative_prompt_3", "prompt_2", "prompt_3", "refiner_strength", "tile_size",
+)  # fmt: skip
+
+#: Arguments of a call, as errors name them -> their options.
+_OPTIONS = {
+    "num_inference_steps": "--steps",
+    "num_images_per_prompt": "--num-images",
+    "image=": "--image",
+    "mask_image": "--mask",
+    "depth_map": "--depth",
+    "sampler_options": "--option",
+    **{name: "--" + name.replace("_", "-") for name in _SPELLED_ALIKE},
+}
+_ARGUMENT = re.compile(rf"\b(?:{'|'.join(sorted(_OPTIONS, reverse=True))})(?!\w)")
 
 
 @app.command()
@@ -135,7 +153,10 @@ def generate(
         return output, loaded
 
     with _Progress() as progress:
-        result, loaded = _interruptible(draw, progress)
+        try:
+            result, loaded = _interruptible(draw, progress)
+        except RequestError as error:
+            raise _of_options(error) from None
     paths = [str(path) for path in result.save(output)]
     made = result.provenance[0]
     if as_json:
@@ -148,6 +169,16 @@ def generate(
         f"{made.width}x{made.height}, {made.num_inference_steps} steps of {made.sampler} ({made.schedule}): "
         f"{result.timings.total:.3f} s, loading {loaded - start:.3f} s"
     )
+
+
+def _of_options(error: RequestError) -> RequestError:
+    """An error about arguments of the call as one about options; what was received is the user's own text."""
+
+    def translated(part: object) -> Any:
+        return _ARGUMENT.sub(lambda name: _OPTIONS[name[0]], part) if isinstance(part, str) else part
+
+    expected, remedy = translated(error.expected), translated(error.remedy)
+    return RequestError(translated(error.subject), received=error.received, expected=expected, remedy=remedy)
 
 
 def _interruptible(work: Callable[[], T], progress: _Progress) -> T:

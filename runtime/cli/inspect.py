@@ -16,7 +16,8 @@ from rich.table import Table
 
 from ..bundles.bundle import Bundle, open_bundle
 from ..bundles.kernels import kernels_of
-from ..bundles.manifest import Component, EngineRecord, Manifest
+from ..bundles.manifest import MANIFEST_NAME, Component, EngineRecord, Manifest
+from ..bundles.spec import Profile
 from ..errors import MissingDependencyError, RequestError
 from ..images.provenance import details_text, read_provenance
 
@@ -24,6 +25,8 @@ app = typer.Typer(add_completion=False)
 
 #: Columns where standard output is not a terminal; 80 would cut names short.
 PIPED_WIDTH = 120
+
+READABLE = "a bundle's folder, or a PNG written by LatentRT or by an A1111-compatible tool"
 
 
 @app.command()
@@ -41,6 +44,8 @@ def inspect(
         raise RequestError("--component", received=component, expected="--layers with it")
     if layers and as_json:
         raise RequestError("--layers and --json exclude each other", expected="one of them")
+    if path.name == MANIFEST_NAME and path.is_file():
+        raise RequestError(str(path), expected="the bundle's folder", remedy=f"latentrt inspect {path.parent}")
     if path.is_file():
         for option, given in (("--layers", layers), ("--no-verify", not verify)):
             if given:
@@ -53,11 +58,12 @@ def inspect(
 
 
 def _show_picture(path: Path, as_json: bool) -> None:
-    made, parameters = read_provenance(path)
+    try:
+        made, parameters = read_provenance(path)
+    except RequestError as error:
+        raise RequestError(error.subject, received=error.received, expected=READABLE) from None
     if made is None and parameters is None:
-        raise RequestError(
-            f"{path}: no provenance", expected="a PNG written by LatentRT or by an A1111-compatible tool"
-        )
+        raise RequestError(f"{path}: no provenance", expected=READABLE)
     if as_json:
         record = None if made is None else msgspec.to_builtins(made)
         print(msgspec.json.encode({"provenance": record, "parameters": parameters}).decode())
@@ -113,8 +119,9 @@ def _show_bundle(bundle: Bundle, as_json: bool, verified: bool) -> None:
         for label, tensors in (("in", component.inputs), ("out", component.outputs)):
             for tensor in tensors:
                 console.print(f"  {label:4}{escape(str(tensor))}", highlight=False)
-        sizes = ", ".join(f"{axis} {allowed}" for axis, allowed in component.profile.items())
-        console.print(f"  min..opt..max  {sizes}", highlight=False)
+        console.print(f"  min..opt..max  {_sizes(component.profile)}", highlight=False)
+        for line in _tunings(manifest, name):
+            console.print(line, highlight=False)
     files = Table("file", "bytes", "sha256", title="\nFiles", title_justify="left")
     for name, record in manifest.files.items():
         files.add_row(name, f"{record.size:,}", record.sha256[:16])
@@ -156,6 +163,16 @@ def _notes(manifest: Manifest) -> Iterator[str]:
             f"engines of {provider} hold a copy of their weights, one for all of their targets: to leave it out, and "
             "fill in the bundle's own, takes a GPU where they are built"
         )
+
+
+def _tunings(manifest: Manifest, name: str) -> dict[str, None]:
+    """What engines of a component are tuned for, where they have several profiles; other targets have the same."""
+    several = [engine for engine in manifest.engines if engine.component == name and len(engine.profiles) > 1]
+    return {f"  {engine.provider} for  {_sizes(profile)}": None for engine in several for profile in engine.profiles}
+
+
+def _sizes(profile: Profile) -> str:
+    return ", ".join(f"{axis} {allowed}" for axis, allowed in profile.items())
 
 
 def gate_figures(component: Component, engine: EngineRecord | None) -> tuple[str, str, str, str]:

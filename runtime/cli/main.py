@@ -17,6 +17,9 @@ from ..version import __version__
 if TYPE_CHECKING:
     from typer import Typer
 
+#: Seconds after which a signal comes again whose exception was dropped.
+_AGAIN = 0.01
+
 
 @dataclass(frozen=True)
 class Command:
@@ -42,7 +45,7 @@ COMMANDS: dict[str, Command] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 1 for a failure, 2 for input that cannot be used."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    signal.signal(signal.SIGTERM, _terminate)  # so that a stopped container leaves nothing half-written
+    _handle_signals()
     try:
         return _dispatch(arguments)
     except LatentRTError as error:
@@ -99,6 +102,28 @@ def _help() -> str:
         f"usage: latentrt COMMAND [OPTIONS]\n\n{lines}\n\n"
         "latentrt COMMAND --help tells more; latentrt --version prints the version."
     )
+
+
+def _handle_signals() -> None:
+    """SIGTERM raises SystemExit, so that a stopped container leaves nothing half-written.
+
+    Where that, or SIGINT's KeyboardInterrupt, falls into a ``__del__`` or the callback of a weak reference, Python
+    drops it and goes on. The signal then comes again a moment later, until its exception is heard.
+    """
+    others = sys.unraisablehook
+    dropped = signal.SIGTERM
+
+    def dropping(what: sys.UnraisableHookArgs) -> None:
+        nonlocal dropped
+        if not issubclass(what.exc_type, (SystemExit, KeyboardInterrupt)):
+            others(what)
+            return
+        dropped = signal.SIGINT if issubclass(what.exc_type, KeyboardInterrupt) else signal.SIGTERM
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(dropped))
+    sys.unraisablehook = dropping
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -171,7 +171,7 @@ class CudaDevice:
         self.counts = Counts()
         with device_errors(self.name):
             core = Device(ordinal)
-            core.set_current()
+        with self.active(), device_errors(self.name):
             self.name = f"GPU {ordinal} ({core.name})"
             capability = core.compute_capability
             self._core_stream = core.create_stream(options=StreamOptions(nonblocking=True))
@@ -180,21 +180,28 @@ class CudaDevice:
 
     def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> CudaBuffer:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        allocation = device_allocation(self.name, size, self.activate)
+        allocation = device_allocation(self.name, size, self.active)
         self.counts.allocations += 1
         return CudaBuffer(allocation, allocation.pointer, shape, dtype, self._ordinal, frees=True)
 
     def staging(self, shape: tuple[int, ...], dtype: DTypeLike) -> CudaStaging:
         self.counts.allocations += 1
-        return CudaStaging(self.name, shape, dtype, self.activate)
+        return CudaStaging(self.name, shape, dtype, self.active)
 
     def event(self) -> CudaEvent:
         with device_errors(self.name):
             return CudaEvent(self, Device(self._ordinal).create_event(options=EventOptions()))
 
-    def activate(self) -> None:
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        before = checked(self.name, driver.cuCtxGetCurrent())
         with device_errors(self.name):
             Device(self._ordinal).set_current()
+        try:
+            yield
+        finally:
+            if int(before):  # otherwise the thread was of no device
+                driver.cuCtxSetCurrent(before)  # its status may be that of the work in the block, which tells it itself
 
     def from_dlpack(self, tensor: Any, name: str = "a tensor") -> CudaBuffer:
         kind, ordinal = tensor.__dlpack_device__()
@@ -230,7 +237,8 @@ class CudaDevice:
         return CudaLaunch(self._loaded_kernel(record, self._kernels), config, packed, buffers)
 
     def memory(self) -> tuple[int, int]:
-        return memory_figure(self.name)
+        with self.active():
+            return memory_figure(self.name)
 
     def close(self) -> None:
         self._loaded.clear()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class Allocation:
         self.close.atexit = False  # the driver frees what is left
 
 
-def device_allocation(device: str, size: int, activate: Callable[[], None]) -> Allocation:
+def device_allocation(device: str, size: int, active: Callable[[], AbstractContextManager[None]]) -> Allocation:
     """Memory of the current device.
 
     Raises:
@@ -84,8 +84,8 @@ def device_allocation(device: str, size: int, activate: Callable[[], None]) -> A
     address = int(pointer)
 
     def free() -> None:
-        activate()  # whichever thread lets go of it
-        checked(device, driver.cuMemFree(address))
+        with active():  # whichever thread lets go of it
+            checked(device, driver.cuMemFree(address))
 
     return Allocation(address, free)
 
@@ -143,7 +143,13 @@ class CudaBuffer:
 class CudaStaging:
     """Pinned host memory. It lives as long as an array on it, or until ``close``."""
 
-    def __init__(self, device: str, shape: tuple[int, ...], dtype: DTypeLike, activate: Callable[[], None]):
+    def __init__(
+        self,
+        device: str,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        active: Callable[[], AbstractContextManager[None]],
+    ):
         kind = np.dtype(dtype)
         size = max(int(np.prod(shape)) * kind.itemsize, 1)
         pointer = int(checked(device, driver.cuMemAllocHost(size)))
@@ -151,8 +157,8 @@ class CudaStaging:
         self.array: NDArray[Any] = np.frombuffer(memoryview(memory), kind, count=int(np.prod(shape))).reshape(shape)
 
         def free() -> None:
-            activate()
-            checked(device, driver.cuMemFreeHost(pointer))
+            with active():
+                checked(device, driver.cuMemFreeHost(pointer))
 
         self.close = weakref.finalize(memory, free)
         self.close.atexit = False

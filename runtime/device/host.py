@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -199,8 +199,9 @@ class HostDevice:
     def event(self) -> HostEvent:
         return HostEvent()
 
-    def activate(self) -> None:
+    def active(self) -> AbstractContextManager[None]:
         """Every thread's work goes to the host."""
+        return nullcontext()
 
     def from_dlpack(self, tensor: Any, name: str = "a tensor") -> HostBuffer:
         kind, _ = tensor.__dlpack_device__()

@@ -162,8 +162,11 @@ class Device(Protocol):
     def staging(self, shape: tuple[int, ...], dtype: DTypeLike) -> Staging: ...
     def event(self) -> Event: ...
 
-    def activate(self) -> None:
-        """Make the device the one that the calling thread's work goes to: each thread says so before its work."""
+    def active(self) -> AbstractContextManager[None]:
+        """Make the device the one that the calling thread's work goes to: each thread does so before its work.
+
+        After the block its work goes where it went before, if anywhere.
+        """
 
     def from_dlpack(self, tensor: Any, name: str = "a tensor") -> Buffer:
         """Another library's tensor as a buffer: the same memory, held as long as the buffer is.

@@ -72,9 +72,9 @@ class DeviceRunner:
                 raise EngineError(subject, remedy="load the bundle again, in a new process")
             if self._closed:
                 raise EngineError(f"{self.device.name}: the pipeline is closed", remedy="load the bundle again")
-            self.device.activate()
             try:
-                yield
+                with self.device.active():
+                    yield
             except DeviceError as error:
                 self._failure = error
                 raise
@@ -169,8 +169,7 @@ class DeviceRunner:
             buffers = () if self._workspace is None else (self._workspace.close,)
             freed = contextlib.nullcontext() if self._failure is None else contextlib.suppress(DeviceError)
             for close in (*(plan.close for plan in self._plans.values()), *buffers, *self._engines, self.device.close):
-                with freed:  # a failed device refuses to free what is lost anyway
-                    self.device.activate()
+                with freed, self.device.active():  # a failed device refuses to free what is lost anyway
                     close()
             self._plans.clear()
 

@@ -16,9 +16,8 @@ from .denoise import DenoiseStep
 
 Array = NDArray[np.float32]
 
-#: ``callback(pipeline, step_index, timestep, state)`` with the pipeline that was called and a ``StepState``. The run
-#: goes on after None and True, goes on from other latents after a mapping that has ``latents`` (the state itself, as
-#: with diffusers, or a new one), and stops after False: what is there then is decoded and returned.
+#: ``callback(pipeline, step_index, timestep, state)`` with the pipeline that was called and a ``StepState``, which
+#: tells what its answers mean.
 StepCallback = Callable[[Any, int, float, "StepState"], Mapping[str, Any] | bool | None]
 
 #: A callback with all that it wants to know beside the step.
@@ -31,6 +30,10 @@ class StepState(MutableMapping[str, Array]):
     Both are the callback's own: writing into them changes nothing unless it returns them. They have to be asked for
     while it runs, since the run goes on after it; what was asked for stays. ``latents`` still have their noise;
     ``pipeline.preview(state["denoised"])`` shows the picture that becomes of them.
+
+    The run goes on after a callback that returns None or True, goes on from other latents after a mapping that has
+    ``latents`` (the state itself, as with diffusers, or a new one), and stops after False: what is there then is
+    decoded and returned.
     """
 
     def __init__(self, step: DenoiseStep):
@@ -93,6 +96,10 @@ def observer_of(callback: StepCallback | None, pipeline: object, steps_before: i
 
 def _answer_of(answer: Any, shape: tuple[int, ...]) -> Answer:
     if isinstance(answer, Mapping):
+        ignored = answer.keys() - ({"latents", "denoised"} if "latents" in answer else ())
+        if ignored:
+            received = ", ".join(sorted(map(shown, ignored)))
+            raise RequestError("the callback's answer", received=received, expected="latents, which it may replace")
         return Answer(True, _latents(answer["latents"], shape) if "latents" in answer else None)
     if answer is not None and not isinstance(answer, bool | np.bool_):
         expected = "None or True, False to stop, or a mapping with other latents"

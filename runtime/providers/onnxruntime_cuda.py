@@ -49,15 +49,15 @@ class OnnxRuntimeCudaEngine:
         self._records_itself = options.get("enable_cuda_graph", "0") != "0"
         self._recordings = itertools.count()
         settings = provider_settings(device.stream.handle, options)
-        device.activate()
         ort.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels, which are not where the system looks for libraries
         try:
-            self._session: ort.InferenceSession | None = ort.InferenceSession(
-                graph,
-                session_options(weights),
-                providers=[(_PROVIDER, settings)],
-                enable_fallback=False,  # a second session, for the processor, would take the place of the reason
-            )
+            with device.active():
+                self._session: ort.InferenceSession | None = ort.InferenceSession(
+                    graph,
+                    session_options(weights),
+                    providers=[(_PROVIDER, settings)],
+                    enable_fallback=False,  # a second session, for the processor, would take the place of the reason
+                )
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise self.failed("cannot load the engine", error) from error
         if self._session.get_providers()[0] != _PROVIDER:  # it falls back to the processor, with a warning

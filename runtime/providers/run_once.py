@@ -21,9 +21,8 @@ def run_once(engine: DeviceEngine, device: Device, inputs: Mapping[str, NDArray[
         EngineError: the engine refuses the inputs.
         DeviceMemoryError: there is not enough memory.
     """
-    device.activate()
     stream = device.stream
-    with contextlib.ExitStack() as taken:
+    with device.active(), contextlib.ExitStack() as taken:
         execution = engine.prepare({name: value.shape for name, value in inputs.items()})
         taken.callback(execution.close)
 

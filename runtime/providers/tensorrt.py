@@ -62,14 +62,14 @@ class TensorRTEngine:
         self.library = library
         self.device = device
         self.usage = Usage(component)
-        device.activate()
-        self._runtime = library.create_runtime()
-        self.engine = self._runtime.deserialize_cuda_engine(stream_reader(library, data))
-        if self.engine is None:
-            raise self.failed(f"the engine, of {gigabytes(len(data))}, cannot be loaded")
-        self.cache: RuntimeCache | None = None
-        if kept is not None and library.compiles_at_run_time:
-            self.cache = RuntimeCache(self.engine.create_runtime_config().create_runtime_cache(), kept)
+        with device.active():
+            self._runtime = library.create_runtime()
+            self.engine = self._runtime.deserialize_cuda_engine(stream_reader(library, data))
+            if self.engine is None:
+                raise self.failed(f"the engine, of {gigabytes(len(data))}, cannot be loaded")
+            self.cache: RuntimeCache | None = None
+            if kept is not None and library.compiles_at_run_time:
+                self.cache = RuntimeCache(self.engine.create_runtime_config().create_runtime_cache(), kept)
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> TensorRTExecution:
         """An execution of the profile that is tuned for the sizes nearest to these shapes."""

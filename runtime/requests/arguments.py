@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
@@ -132,8 +132,12 @@ def check_names(arguments: Mapping[str, object]) -> None:
     Raises:
         RequestError: with the nearest names.
     """
-    known = CallArguments.__annotations__
     for name in arguments:
-        if name not in known:
-            near = " or ".join(get_close_matches(name, known, n=3)) or None
-            raise RequestError("an argument that a call does not have", received=name, expected=near)
+        if name not in CallArguments.__annotations__:
+            raise unknown_argument("a call", name, CallArguments.__annotations__)
+
+
+def unknown_argument(function: str, name: str, known: Iterable[str]) -> RequestError:
+    """The error for an argument that ``function`` does not have, with the nearest of those that it has."""
+    near = " or ".join(get_close_matches(name, known, n=3)) or None
+    return RequestError(f"an argument that {function} does not have", received=name, expected=near)

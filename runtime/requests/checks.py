@@ -83,10 +83,14 @@ def text(name: str, value: Any) -> str:
 
 
 def numbers(name: str, value: Any) -> NDArray[np.float32]:
-    """``value``, an array of real numbers, in float32."""
+    """``value``, an array of real numbers, in float32, in which all have to be finite."""
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
         raise RequestError(name, received=shown(value), expected="an array of numbers")
-    return value.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        array = value.astype(np.float32, copy=False)
+    if not np.isfinite(array).all():
+        raise RequestError(name, received="values that are not finite", expected="finite numbers")
+    return array
 
 
 def path(name: str, value: Any) -> Path:

@@ -8,7 +8,7 @@ from ..bundles.manifest import Manifest
 from ..errors import RequestError
 from ..images.pictures import is_latents, picture_size
 from .arguments import Size
-from .checks import integer
+from .checks import integer, shown
 
 
 def size_of_run(height: int | None, width: int | None, image: Any, manifest: Manifest) -> Size:
@@ -27,6 +27,20 @@ def size_of_run(height: int | None, width: int | None, image: Any, manifest: Man
             own = picture_size(image)
     wide = _side("width", of, own[1], manifest) if width is None else _side("width", "", width, manifest)
     return _side("height", of, own[0], manifest) if height is None else _side("height", "", height, manifest), wide
+
+
+def sizes_of_runs(sizes: Any, manifest: Manifest) -> list[Size]:
+    """The (height, width) of runs whose ``sizes`` are given as (width, height).
+
+    Raises:
+        RequestError: something else than a list of pairs, or a side that a run cannot have.
+    """
+    try:
+        pairs = [(width, height) for width, height in sizes]
+    except (TypeError, ValueError):
+        expected = "a list of (width, height) in pixels, for example [(1024, 1024)]"
+        raise RequestError("sizes", received=shown(sizes), expected=expected) from None
+    return [size_of_run(height, width, None, manifest) for width, height in pairs]
 
 
 def _side(name: str, of: str, value: int, manifest: Manifest) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -14,6 +14,9 @@ from tokenizers import Tokenizer
 from ..bundles.manifest import TextEncoding
 
 logger = logging.getLogger(__name__)
+
+#: Characters of a cut prompt's rest that are shown.
+SHOWN_REST = 60
 
 
 def load_vocabulary(data: bytes) -> Tokenizer:
@@ -34,12 +37,16 @@ def tokenizer_for(encoding: TextEncoding, vocabulary: Tokenizer) -> Tokenizer:
 
 
 def token_ids(
-    tokenizer: Tokenizer, encoding: TextEncoding, prompts: Sequence[str], tokens: int | None = None
+    tokenizer: Tokenizer,
+    encoding: TextEncoding,
+    prompts: Sequence[str],
+    tokens: int | None = None,
+    report: Callable[[str], object] = logger.warning,
 ) -> NDArray[np.int64]:
     """Token ids ``[prompts, tokens]``: the begin mark if the encoder has one, words, the end mark, padding.
 
-    ``tokens`` is the encoder's own number by default. A longer prompt is cut as in diffusers, and the part that has no
-    effect is logged.
+    ``tokens`` is the encoder's own number by default. A longer prompt is cut as in diffusers; ``report`` is told what
+    the encoder does not read.
     """
     length = encoding.tokens if tokens is None else tokens
     begin = [] if encoding.bos_token_id is None else [encoding.bos_token_id]
@@ -49,8 +56,9 @@ def token_ids(
         encoded = tokenizer.encode(prompt, add_special_tokens=False)
         words = encoded.ids
         if len(words) > room:
-            cut = prompt[encoded.offsets[room][0] :]
-            logger.warning("the prompt has %d tokens, %d fit; this part has no effect: %r", len(words), room, cut)
+            rest = prompt[encoded.offsets[room][0] :]
+            beginning = rest if len(rest) <= SHOWN_REST else rest[:SHOWN_REST] + "…"
+            report(f"a prompt has {len(words)} tokens, {room} fit; cut off: {len(words) - room}, {beginning!r}")
         marked = [*begin, *words[:room], encoding.eos_token_id]
         ids[row, : len(marked)] = marked
     return ids

@@ -233,6 +233,14 @@ def planned(checkpoint: Path, out: Path, options: BuildOptions) -> tuple[dict[st
     return changes, [f"{event.component}: {event.detail}" for event in events if event.stage == "drop"]
 
 
+def test_a_plan_says_that_a_newer_latentrt_made_the_bundle(tiny_checkpoint: Path, text_bundle_copy: Path) -> None:
+    path = text_bundle_copy / "manifest.json"
+    path.write_text(path.read_text().replace('"schema_version": ', '"schema_version": 9'))
+    changes, dropped = planned(tiny_checkpoint, text_bundle_copy, TEXT)
+    assert changes == {"text_encoder": "new"}
+    assert dropped == [f": {text_bundle_copy}: made by a newer LatentRT: nothing of it is taken over"]
+
+
 def rewrite(bundle: Path, change: Callable[[Manifest], Manifest]) -> None:
     (bundle / "manifest.json").write_bytes(encode_manifest(change(open_bundle(bundle).manifest)))
 
@@ -415,6 +423,20 @@ def test_weights_that_are_not_numbers_fail_at_the_gate(
     assert "values of hidden_states are NaN or infinite" in message
     assert open_bundle(text_bundle_copy).hash == before.hash
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "checkpoint"]
+
+
+@pytest.mark.usefixtures("no_export")
+def test_weights_that_do_not_fit_are_found_before_anything_is_exported(checkpoint_copy: Path, tmp_path: Path) -> None:
+    path = checkpoint_copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    weights["conv_in.weight_scale"] = weights.pop("conv_in.weight")
+    save_file(weights, path, metadata={"format": "pt"})
+    for act in (bundle_from_checkpoint, planned_changes):
+        with pytest.raises(CheckpointError) as error:
+            act(checkpoint_copy, tmp_path / "bundle")
+        assert "unet: its weights do not fit its config" in str(error.value)
+        assert "received: nothing for conv_in.weight; unexpected conv_in.weight_scale" in str(error.value)
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.usefixtures("no_export")

@@ -63,10 +63,15 @@ def test_a_build_tells_its_progress_and_a_rebuild_that_it_reused(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("nowhere",), "error: nowhere: no checkpoint here | received: no such file or folder"),
+        (
+            ("nowhere",),
+            "error: nowhere: no checkpoint here | received: no such file or folder | expected: a diffusers folder, ",
+        ),
         (("CHECKPOINT", "--batch", "8:1"), "error: --batch | received: 8:1 | expected: MIN:OPT:MAX"),
         (("CHECKPOINT", "--precision", "int4"), "error: --precision | received: int4 | expected: fp32 or fp16 or bf16"),
         (("CHECKPOINT", "--provider", "cuda"), "error: --provider | received: cuda"),
+        (("CHECKPOINT", "--target-sm", "89,abc"), "error: --target-sm | received: 89,abc | expected: compute capab"),
+        (("CHECKPOINT", "--target-sm", ","), "error: --target-sm | received: , | expected: compute capabilities"),
     ],
 )
 def test_input_that_cannot_be_used_exits_2_with_one_line(

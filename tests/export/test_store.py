@@ -238,7 +238,6 @@ def test_a_bundle_of_another_schema_version_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "found"),
     [
-        ({"manifest.json": "{"}, "a manifest.json that LatentRT did not write"),
         ({"manifest.json": '{"name": "my app", "icons": []}'}, "a manifest.json that LatentRT did not write"),
         ({"onnx/model.onnx": "mine"}, "a folder without manifest.json"),
     ],
@@ -251,6 +250,19 @@ def test_a_folder_that_looks_like_a_bundle_is_somebodys(tmp_path: Path, files: d
     assert f"exists and is not a bundle | received: {found} | expected" in refused(out)
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
     assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"schema_version": "six"}'])
+def test_a_bundle_with_a_damaged_manifest_is_replaced_if_that_is_said(tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    (out / "manifest.json").write_text(damage)
+    assert "a bundle with a damaged manifest.json | give --force to replace it" in refused(out)
+    with BundleWriter(out, force=True) as writer:
+        assert writer.unreadable == f"{out}: manifest.json cannot be read"
+        writer.write("onnx/a", b"two")
+        writer.commit(manifest(writer))
+    assert open_bundle(out).read("onnx/a") == b"two"
 
 
 def test_a_bundle_that_somebody_keeps_files_in_is_not_replaced(tmp_path: Path) -> None:

@@ -68,8 +68,25 @@ def test_closed_engines_load_no_more(bundle: Bundle) -> None:
     engines = Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, Doubling, DeviceRunner(HostDevice()))
     engines.close()
     assert held.closed
-    with pytest.raises(EngineError, match="vae_encoder: the engine is closed"):
+    with pytest.raises(EngineError, match="the pipeline is closed"):
         engines["vae_encoder"]
+
+
+def test_plans_make_room_for_an_engine_that_is_loaded_late(bundle: Bundle) -> None:
+    values = {"latents": np.ones((1, 4, 8, 8), np.float32)}
+    device = HostDevice(limit=5000)
+
+    def load(component: str) -> Doubling:
+        device.allocate((4000,), np.uint8)  # its weights, which it keeps
+        return Doubling(component)
+
+    held = Doubling("vae_decoder")
+    runner = DeviceRunner(device, limit=5000)
+    with closing(Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, load, runner)) as engines:
+        engines.run("vae_decoder", values, Timings())
+        assert held.open_executions == 1
+        assert engines["vae_encoder"].component == "vae_encoder"
+        assert held.open_executions == 0, "its plan was dropped"
 
 
 def test_more_rows_than_the_profile_allows_run_in_parts() -> None:

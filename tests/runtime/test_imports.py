@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+from latentrt import runtime
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "safetensors", "triton", "scipy")
@@ -18,6 +21,19 @@ with load(sys.argv[1]) as pipe:
     output.save(sys.argv[2])
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
+
+
+def test_whatever_a_docstring_names_is_there_and_importing_it_costs_nothing() -> None:
+    modules = (
+        "import sys, latentrt.runtime; print([name for name in ('numpy', 'PIL', 'tokenizers') if name in sys.modules])"
+    )
+    assert run(Path(sys.executable), "-c", modules).strip() == "[]"
+    assert set(runtime.__all__) <= set(dir(runtime))
+    for name in runtime.__all__:
+        assert getattr(runtime, name) is not None
+    for documented in (runtime.Pipeline.__call__, runtime.Pipeline.decode, runtime.RefinedPipeline.__call__):
+        for name in re.findall(r"latentrt\.runtime\.(\w+)", str(documented.__doc__)):
+            assert name in runtime.__all__
 
 
 def run(python: Path, *arguments: object) -> str:

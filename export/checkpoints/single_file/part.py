@@ -58,7 +58,7 @@ def read_part(folder: str, path: Path, family: FileFamily) -> Part:
         CheckpointError: no such component there.
     """
     if path.is_dir():
-        return Part(network_config(path), weight_files(path))
+        return _part_in_folder(folder, path)
     refuse_other_formats(path)
     header = read_header(path)
     refuse_other_kinds(header)
@@ -78,6 +78,17 @@ def read_part(folder: str, path: Path, family: FileFamily) -> Part:
             remedy="give the component's folder of a diffusers checkpoint instead of a file from it",
         )
     return Part(*found)
+
+
+def _part_in_folder(folder: str, path: Path) -> Part:
+    if (path / "model_index.json").is_file():
+        expected, remedy = "the folder of one component", f"give {OPTIONS[folder]} {path / folder}"
+        raise CheckpointError(f"{path}: a whole checkpoint", expected=expected, remedy=remedy)
+    config = network_config(path)
+    kind = config.get("_class_name", config.get("model_type"))
+    if folder == "vae" and kind != "AutoencoderKL":
+        raise CheckpointError(f"{path}: not an autoencoder (VAE)", received=kind, expected="AutoencoderKL")
+    return Part(config, weight_files(path))
 
 
 def vae_section(header: SafetensorsHeader) -> Section | None:

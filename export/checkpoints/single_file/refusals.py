@@ -69,8 +69,12 @@ def refuse_other_formats(path: Path) -> None:
     """Refuse what is not a safetensors file, from its first bytes, or by its name where they say nothing.
 
     Raises:
-        CheckpointError: a pickle, which is never read, a GGUF file, or a file that cannot be read.
+        CheckpointError: a pickle, which is never read, a GGUF file, one file of a diffusers folder, or a file that
+            cannot be read.
     """
+    if path.name == "model_index.json":
+        remedy = f"give its folder: {path.parent}"
+        raise CheckpointError(f"{path}: one file of a diffusers folder", expected=_EXPECTED, remedy=remedy)
     try:
         with path.open("rb") as file:
             magic = file.read(4)

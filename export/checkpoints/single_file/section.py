@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from ....runtime.errors import CheckpointError
-from ..safetensors_header import SafetensorsHeader, TensorEntry
+from ..safetensors_header import SafetensorsHeader, TensorEntry, misfit_text
 from .converted import ConvertedWeights, Source
-
-_LISTED = 5  # how many names a message lists
 
 
 @dataclass(frozen=True)
@@ -71,22 +69,13 @@ class Section:
 
     def misfit(self, missing: Sequence[str], unexpected: Sequence[str]) -> CheckpointError:
         """An error that lists the first missing and the first unexpected tensors by their names in the file."""
-        parts = [
-            f"{what} {', '.join(self._listed(names))}"
-            for what, names in (("nothing for", missing), ("unexpected", unexpected))
-            if names
-        ]
+        in_file = ([f"{self.prefix}{name}" for name in names] for names in (missing, unexpected))
         return CheckpointError(
             f"{self.header.path}: its tensors do not make a known network",
-            received="; ".join(parts),
+            received=misfit_text(*in_file),
             expected="a whole checkpoint in the original layout of its family",
             remedy="download or merge it again; if it is a variant of its own, convert it to a diffusers folder",
         )
-
-    def _listed(self, names: Sequence[str]) -> Iterator[str]:
-        yield from (f"{self.prefix}{name}" for name in names[:_LISTED])
-        if names[_LISTED:]:
-            yield f"and {len(names) - _LISTED} more"
 
     def _check_formats(self, keys: Iterable[str]) -> None:
         for key in keys:

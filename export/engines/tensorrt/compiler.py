@@ -58,8 +58,8 @@ class TensorRTCompiler:
         return {
             "provider version": import_library(self.provider).version,
             "targets": ", ".join(self.targets),
-            "workspace": str(options.workspace),
-            "optimization level": str(options.optimization_level),
+            "workspace": _setting(None if options.workspace is None else f"{options.workspace / (1 << 20):g} MB"),
+            "optimization level": _setting(options.optimization_level),
             "version compatible": str(options.version_compatible),
         }
 
@@ -109,6 +109,10 @@ class TensorRTCompiler:
             return TensorRTEngine(job.component, job.record, job.profiles, data, library, device)
 
         return opener_on_gpu(self.targets, load)
+
+
+def _setting(value: object) -> str:
+    return "TensorRT's own" if value is None else str(value)
 
 
 def expected_types(portable: ir.Model, rewritten: ir.Model, precision: str) -> dict[str, str]:

@@ -31,6 +31,8 @@ def folder(tmp_path: Path) -> Path:
     listed = {name: ["library", "Class"] for name in (*NETWORKS, "tokenizer", "tokenizer_2", "scheduler")}
     write_json(root / "model_index.json", {"_class_name": "StableDiffusionXLPipeline", **listed})
     write_json(root / "scheduler" / "scheduler_config.json", {"_class_name": "EulerDiscreteScheduler"})
+    for name in ("tokenizer", "tokenizer_2"):
+        write_json(root / name / "tokenizer.json", {})
     for name in NETWORKS:
         config = {"_class_name": "UNet2DConditionModel", "in_channels": 4, "addition_embed_type": "text_time"}
         write_json(root / name / "config.json", config)
@@ -128,6 +130,11 @@ def test_a_missing_config(folder: Path) -> None:
     assert f"{folder / 'vae' / 'config.json'}: missing" in refused(folder)
 
 
+def test_a_missing_tokenizer_is_not_looked_for_elsewhere(folder: Path) -> None:
+    shutil.rmtree(folder / "tokenizer_2")
+    assert f"{folder / 'tokenizer_2'}: missing" in refused(folder)
+
+
 @pytest.mark.parametrize("content", ["{not json", "[1, 2]", "\udcff"])
 def test_a_config_that_is_not_a_json_object(folder: Path, content: str) -> None:
     (folder / "unet" / "config.json").write_bytes(content.encode(errors="surrogateescape"))
@@ -192,7 +199,21 @@ def _header(content: object) -> bytes:
 def test_a_damaged_weight_file(folder: Path, damage: Any) -> None:
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    assert f"{path}: damaged" in refused(folder)
+    message = refused(folder)
+    assert f"{path}: damaged" in message
+    assert message.count("received") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"# A project\n\nWhat it is for.", b"\x10\0\0\0\0\0\0\0not a JSON text!"])
+def test_a_file_that_is_no_safetensors_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "README.md").write_bytes(content)
+    message = refused(tmp_path / "README.md")
+    assert f"{tmp_path / 'README.md'}: not a safetensors file | received" in message
+    assert message.count("received") == 1
+
+
+def test_the_index_of_a_folder_in_its_place(folder: Path) -> None:
+    assert refused(folder / "model_index.json").endswith(f"give its folder: {folder}")
 
 
 def shard(folder: Path) -> Path:

@@ -48,6 +48,15 @@ def test_an_autoencoder_of_another_family(
     assert expected in refused(lambda: read_checkpoint(family_checkpoint("sd1"), {"vae": tmp_path / "vae"}))
 
 
+def test_what_is_no_autoencoder(family_checkpoint: Callable[[str], Path]) -> None:
+    checkpoint = family_checkpoint("sd1")
+    message = refused(lambda: read_checkpoint(checkpoint, {"vae": checkpoint / "unet"}))
+    assert f"{checkpoint / 'unet'}: not an autoencoder (VAE) | received: UNet2DConditionModel" in message
+    message = refused(lambda: read_checkpoint(checkpoint, {"vae": checkpoint}))
+    assert f"{checkpoint}: a whole checkpoint" in message
+    assert message.endswith(f"give --vae {checkpoint / 'vae'}")
+
+
 def test_a_tiny_autoencoder(family_checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
     save_tiny_vae(tmp_path / "tiny")
     checkpoint = read_checkpoint(family_checkpoint("sd1"), {"tiny_vae": tmp_path / "tiny"})

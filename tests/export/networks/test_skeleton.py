@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from latentrt.export.networks.lazy_weights import weights_from_safetensors
+from latentrt.export.networks.lazy_weights import LazyWeight, weights_from_safetensors
 from latentrt.export.networks.skeleton import fitting_weights, materialize, skeleton
 from latentrt.runtime.errors import CheckpointError
 
@@ -77,7 +77,39 @@ def test_a_network_with_its_weights_is_the_one_that_was_saved(tmp_path: Path) ->
         torch.testing.assert_close(tensor, expected[name].float())
 
 
-def test_weights_that_do_not_fit_are_named() -> None:
+def fit(**changes: torch.Tensor | None) -> dict[str, LazyWeight]:
+    """The weights of a CLIP text model, some of them changed or missing, fitted to it."""
     network = skeleton(transformers.CLIPTextModel, CLIP)
-    with pytest.raises(CheckpointError, match=r"here: its weights do not fit .* nothing for .* and \d+ more"):
-        fitting_weights(network, {}, "here")
+    tensors = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()} | changes
+    weights = {
+        name: LazyWeight(tuple(tensor.shape), tensor.dtype, tensor.clone)
+        for name, tensor in tensors.items()
+        if tensor is not None
+    }
+    return fitting_weights(network, weights, "here")
+
+
+@pytest.mark.parametrize("name", ["text_model.embeddings.position_ids", "vision_model.post_layernorm.bias"])
+def test_what_files_hold_beside_a_text_encoder_is_left_alone(name: str) -> None:
+    assert name not in fit(**{name: torch.arange(9)})
+
+
+@pytest.mark.parametrize(
+    ("tensor", "count", "expected"),
+    [
+        (None, 0, r"received: nothing for [^,|]+(, [^,|]+){4}, and \d+ more \| expected"),
+        (torch.empty(3), 7, "received: unexpected x0, x1, x2, x3, x4, and 2 more"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tensor: torch.Tensor | None, count: int, expected: str) -> None:
+    changes = {f"x{number}": tensor for number in range(count)} or dict.fromkeys(
+        skeleton(transformers.CLIPTextModel, CLIP).state_dict()
+    )
+    with pytest.raises(CheckpointError, match=f"here: its weights do not fit .* {expected}"):
+        fit(**changes)
+
+
+def test_weights_that_are_integers_are_not_taken_for_floats() -> None:
+    name = next(name for name in skeleton(transformers.CLIPTextModel, CLIP).state_dict() if "q_proj.weight" in name)
+    with pytest.raises(CheckpointError, match=f"here: quantized weights.* received: {name} in torch.int32"):
+        fit(**{name: torch.ones((12, 12), dtype=torch.int32)})

@@ -130,6 +130,15 @@ def test_no_bundle_there(tmp_path: Path, make: Callable[[Path], object]) -> None
         load(tmp_path / "nothing")
 
 
+def test_a_bundle_is_built_in_another_folder_than_what_it_is_built_from(emoji_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as told:
+        load(emoji_checkpoint)
+    assert told.value.received == "a checkpoint"
+    assert told.value.remedy == f"build it: latentrt build-engines {emoji_checkpoint} --out BUNDLE, a new folder"
+    with pytest.raises(BundleError, match=r"received: no manifest.json .* CHECKPOINT --out BUNDLE, a new folder"):
+        load(tmp_path)
+
+
 def test_an_unknown_provider(emoji_bundle: Path) -> None:
     with pytest.raises(RequestError, match=r"provider \| received: 'cuda' \| expected: auto or one of tensorrt, "):
         load(emoji_bundle, provider="cuda")

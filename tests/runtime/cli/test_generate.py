@@ -78,7 +78,7 @@ def test_a_refiner_on_the_command_line(emoji_bundle: Path, tmp_path: Path) -> No
 BAD: dict[str, tuple[list[str], str]] = {
     "no picture": (["--image", "none.png"], "--image | received: none.png: no such file"),
     "a file that is no picture": (["--image", "text.png"], "--image | received: text.png: a file that is no picture"),
-    "a mask alone": (["--mask", "in.png"], "mask_image without an image"),
+    "a mask alone": (["--mask", "in.png"], "--mask without an image | expected: --image, which the run starts from"),
     "a strength alone": (["--strength", "0.5"], "strength without an image"),
     "a strength beyond 1": (["--image", "in.png", "--strength", "2"], "strength | received: 2.0"),
     "an option without a value": (["--option", "eta"], "--option | received: eta"),
@@ -87,18 +87,18 @@ BAD: dict[str, tuple[list[str], str]] = {
     "a hand-over to nobody": (["--handover", "0.8"], "--refiner BUNDLE"),
     "a picture of a size that the bundle cannot": (["--image", "odd.png"], "width of the picture | received: 100"),
     "a tiny decoder that is not there": (["--decoder", "tiny"], "no tiny_decoder"),
-    "a schedule twice": (["--option", "schedule=karras"], "sampler_options has schedule"),
+    "a schedule twice": (["--option", "schedule=karras"], "--option has schedule"),
     "a number that is a text": (["--sampler", "ddim", "--option", "eta=much"], "eta"),
     "a number beyond any": (["--sampler", "ddim", "--option", "eta=" + "9" * 400], "64 bits"),
     "a size beyond any": (["--size", "9" * 5000 + "x64"], "--size | received: 999"),
-    "a text for an encoder that there is not": (["--prompt-3", "x"], "prompt_3 | received"),
-    "bytes that are no text": (["--negative-prompt", "fox \udcff"], "negative_prompt | received: 'fox \\udcff'"),
+    "a text for an encoder that there is not": (["--prompt-3", "x"], "--prompt-3 | received"),
+    "bytes that are no text": (["--negative-prompt", "fox \udcff"], "--negative-prompt | received: 'fox \\udcff'"),
     "a folder for a picture": (["-o", "."], ": not the name of a PNG"),
     "a folder called like a picture": (["-o", "folder.png"], "folder.png: a folder"),
     "another kind of picture": (["-o", "out.jpg"], "out.jpg: not the name of a PNG"),
     "a folder that is missing": (["-o", "none/out.png"], "none/out.png: cannot be written"),
     "a name that is too long": (["-o", "x" * 300 + ".png"], "cannot be written | received: File name too long"),
-    "a tile": (["--tile-size", "7"], "tile_size | received: 7"),
+    "a tile": (["--tile-size", "7"], "--tile-size | received: 7"),
 }
 
 
@@ -127,17 +127,22 @@ INSPECT: dict[str, tuple[list[str], str]] = {
     "a picture not verified": (["in.png", "--no-verify"], "--no-verify | received: in.png"),
     "a component of nothing": (["BUNDLE", "--component", "denoiser"], "--component | received: denoiser"),
     "layers in JSON": (["BUNDLE", "--layers", "--json"], "--layers and --json exclude each other"),
+    "a manifest": (["BUNDLE/manifest.json"], "expected: the bundle's folder | latentrt inspect BUNDLE"),
+    "a file that is neither": (["text.txt"], "not a readable picture"),
+    "what it takes": (["text.txt"], "expected: a bundle's folder, or a PNG written by LatentRT"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "message"), INSPECT.values(), ids=INSPECT.keys())
-def test_options_of_inspect_that_would_do_nothing_are_refused(
+def test_what_inspect_cannot_show_is_refused(
     arguments: list[str], message: str, emoji_bundle: Path, tmp_path: Path
 ) -> None:
     save_picture(tmp_path / "in.png")
-    done = latentrt("inspect", *(emoji_bundle if text == "BUNDLE" else text for text in arguments), cwd=tmp_path)
+    (tmp_path / "text.txt").write_text("no picture")
+    bundle = str(emoji_bundle)
+    done = latentrt("inspect", *(text.replace("BUNDLE", bundle) for text in arguments), cwd=tmp_path)
     assert done.returncode == 2
-    assert message in done.stderr
+    assert message.replace("BUNDLE", bundle) in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

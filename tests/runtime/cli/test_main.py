@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from latentrt.runtime.cli.main import main
 
 LATENTRT = Path(sys.executable).with_name("latentrt")
 
@@ -92,16 +95,37 @@ def test_inspect_shows_a_bundle(emoji_bundle: Path) -> None:
     assert all(figures["cosine_distance"] < 1e-6 and figures["non_finite"] == 0 for figures in gates)
 
 
+def test_inspect_shows_what_each_profile_of_an_engine_is_for(
+    emoji_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    content = json.loads((emoji_bundle / "manifest.json").read_text())
+    engine = next(engine for engine in content["engines"] if engine["component"] == "denoiser")
+    ranges = content["components"]["denoiser"]["profile"]
+    engine["profiles"] = [
+        {**ranges, "height": dict.fromkeys(("min", "opt", "max"), side)} for side in (12, 20)
+    ]  # as of --profiles buckets
+    (bundle / "manifest.json").write_text(json.dumps(content))
+    assert main(["inspect", str(bundle), "--no-verify"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if "onnxruntime-cpu for" in line]
+    assert ["height 12," in line or line.endswith("height 12") for line in shown] == [True, False]
+    assert len(shown) == 2
+
+
 BAD: dict[str, tuple[list[str], str]] = {
     "no bundle": (["generate", "nowhere", "a fox", "-o", "a.png"], "no bundle here"),
     "size": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--size", "big"], "--size | received: big"),
     "size off the stride": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--size", "100x128"], "the nearest is 96"),
     "steps": (
         ["generate", "BUNDLE", "a fox", "-o", "a.png", "--steps", "10000"],
-        "num_inference_steps | received: 10000",
+        "--steps | received: 10000",
     ),
     "sampler": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--sampler", "eulr"], "euler"),
-    "guidance": (["generate", "BUNDLE", "a fox", "-o", "a.png", "--guidance-scale", "nan"], "guidance_scale"),
+    "guidance": (
+        ["generate", "BUNDLE", "a fox", "-o", "a.png", "--guidance-scale", "nan"],
+        "error: --guidance-scale | received: nan",
+    ),
     "output folder": (["generate", "BUNDLE", "a fox", "-o", "none/a.png"], "none/a.png: cannot be written"),
     "inspect": (["inspect", "nowhere"], "no bundle here"),
     "no provenance": (["inspect", "plain.png"], "no provenance"),
@@ -124,3 +148,34 @@ def test_a_missing_argument_is_explained() -> None:
     done = latentrt("generate")
     assert done.returncode == 2
     assert "Missing argument" in done.stderr
+
+
+#: Runs a command that is sent a signal in a ``__del__``, where Python drops what the handler raises.
+_DROPPED = """
+import os, sys, time
+from latentrt.runtime.cli import main as cli
+
+class Dropping:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+def run(arguments):
+    Dropping()
+    time.sleep(60)
+
+cli._dispatch = run
+sys.exit(cli.main([]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_where_python_drops_exceptions(number: signal.Signals) -> None:
+    def interruptible() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _DROPPED, str(int(number))],
+        capture_output=True, text=True, check=False, timeout=30, preexec_fn=interruptible,
+    )  # fmt: skip
+    assert done.returncode == 128 + number
+    assert done.stderr == ("interrupted\n" if number == signal.SIGINT else "")

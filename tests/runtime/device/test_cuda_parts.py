@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ pytest.importorskip("cuda.core", reason="pip install 'latentrt[cuda]'")
 
 from cuda.bindings import driver
 
+from latentrt.runtime.device import cuda
 from latentrt.runtime.device.cuda import CudaDevice, CudaStream, _is_contiguous
 from latentrt.runtime.device.cuda_memory import CudaStaging, device_errors
 from latentrt.runtime.device.driver import driver_version
@@ -40,6 +42,27 @@ def test_no_gpu_is_an_error_of_ours() -> None:
         CudaDevice(None)
 
 
+@pytest.mark.parametrize(("before", "restored"), [(7, [7]), (0, [])])
+def test_a_thread_gets_back_the_device_that_it_had(
+    monkeypatch: pytest.MonkeyPatch, before: int, restored: list[int]
+) -> None:
+    calls: list[object] = []
+
+    def set_current(context: int) -> tuple[Any]:
+        calls.append(context)
+        return (SUCCESS,)
+
+    monkeypatch.setattr(driver, "cuCtxGetCurrent", lambda: (SUCCESS, before))
+    monkeypatch.setattr(driver, "cuCtxSetCurrent", set_current)
+    ours = SimpleNamespace(set_current=lambda: calls.append("ours"))
+    monkeypatch.setattr(cuda, "Device", lambda ordinal: ours)
+    device = CudaDevice.__new__(CudaDevice)
+    device.name, device._ordinal = "GPU 0", 0
+    with pytest.raises(ZeroDivisionError), device.active():
+        calls.append(1 / len(calls[1:]))
+    assert calls == ["ours", *restored]
+
+
 @pytest.fixture
 def freed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Addresses of pinned memory that was given back; it comes from the host's own here."""
@@ -61,7 +84,7 @@ def freed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def pinned(shape: tuple[int, ...], dtype: Any) -> CudaStaging:
-    return CudaStaging("GPU 0", shape, dtype, activate=lambda: None)
+    return CudaStaging("GPU 0", shape, dtype, active=nullcontext)
 
 
 def test_pinned_memory_is_there_as_long_as_somebody_has_an_array_on_it(freed: list[int]) -> None:

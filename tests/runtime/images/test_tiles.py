@@ -142,6 +142,9 @@ def test_latents_that_cannot_be_decoded(emoji: Pipeline) -> None:
     for shape in ((4, 16, 16), (1, 3, 16, 16), (1, 4, 16, 4), (0, 4, 16, 16)):
         with pytest.raises(RequestError, match="latents to decode"):
             emoji.decode(np.zeros(shape, np.float32))
+    for value in (np.nan, np.inf, 1e300):
+        with pytest.raises(RequestError, match=r"latents to decode \| received: values that are not finite"):
+            emoji.decode(np.full((1, 4, 16, 16), value))
 
 
 def test_what_is_no_array_cannot_be_decoded(emoji: Pipeline) -> None:

@@ -118,6 +118,9 @@ def test_a_stop_iteration_of_the_callback_comes_out(emoji: Pipeline) -> None:
         "stop",
         np.zeros((1, 4, 16, 16), np.float32),
         {"latents": None},
+        {"latent": np.zeros((1, 4, 16, 16), np.float32)},
+        {"denoised": np.zeros((1, 4, 16, 16), np.float32)},
+        {"latents": np.zeros((1, 4, 16, 16), np.float32), "foo": 1},
         {"latents": np.zeros((1, 4, 16, 16), complex)},
         {"latents": np.zeros((1, 4, 16), np.float32)},
         {"latents": np.full((1, 4, 16, 16), np.nan, np.float32)},
@@ -126,6 +129,14 @@ def test_a_stop_iteration_of_the_callback_comes_out(emoji: Pipeline) -> None:
 def test_answers_that_mean_nothing(emoji: Pipeline, answer: Any) -> None:
     with pytest.raises(RequestError, match="the callback's"):
         final_latents(emoji, lambda *_: answer)
+
+
+def test_an_answer_that_would_be_ignored_is_named(emoji: Pipeline) -> None:
+    with pytest.raises(RequestError, match=r"the callback's answer \| received: 'foo', 'latent' \| expected: latents"):
+        final_latents(emoji, lambda *_: {"latent": None, "foo": 1})
+    expected = final_latents(emoji)
+    assert np.array_equal(final_latents(emoji, lambda *_: {}), expected)
+    assert np.array_equal(final_latents(emoji, lambda pipe, index, timestep, state: dict(state)), expected)
 
 
 def test_what_cannot_be_called_is_refused_before_anything_runs(

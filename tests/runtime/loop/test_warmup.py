@@ -93,6 +93,9 @@ def test_what_cannot_be_warmed_is_refused(pipe: Pipeline) -> None:
         pipe.warmup([(1000, 128)])
     with pytest.raises(RequestError, match="num_images_per_prompt"):
         pipe.warmup(SIZES, num_images_per_prompt=0)
+    for sizes in ((128, 128), [128], 128, [(128, 128, 1)], None):
+        with pytest.raises(RequestError, match=r"sizes \| received: .* \| expected: a list of \(width, height\)"):
+            pipe.warmup(sizes)  # type: ignore[arg-type]
 
 
 def test_warming_leaves_pictures_as_they_are(pipe: Pipeline, emoji: Pipeline) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import builtins
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from latentrt.runtime.cli.main import main
 from latentrt.runtime.samplers import sampler_names, schedule_names
+from latentrt.runtime.samplers.registry import SAMPLERS
 
 
 def test_lists_all_samplers_and_schedules(capsys: pytest.CaptureFixture[str]):
     assert main(["samplers"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in (*sampler_names(), *schedule_names()))
+    assert all(sampler.diffusers_class in shown for sampler in SAMPLERS)
+    assert "…" not in shown
 
 
 def test_json(capsys: pytest.CaptureFixture[str]):
@@ -50,7 +54,34 @@ def test_plot(tmp_path: Path):
     assert "<svg" in (tmp_path / "own.svg").read_text()
 
 
-@pytest.mark.parametrize("name", ["missing/sigmas.png", "sigmas.txt2"])
+def drawn(arguments: list[str], path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
+    """The lines of a plot, by their labels."""
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    lines: dict[str, list[float]] = {}
+
+    def look(self: Any, path: Path) -> None:
+        axes = self.axes[0]
+        lines.update({line.get_label().replace("\n", " "): list(line.get_ydata()) for line in axes.lines})
+        assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+    monkeypatch.setattr(figure, "savefig", look)
+    assert main(["samplers", *arguments, "--plot", str(path)]) == 0
+    return lines
+
+
+def test_without_names_a_plot_has_every_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = drawn([], tmp_path / "a.jpg", monkeypatch)
+    assert {name for label in lines for name in label.split() if not name.startswith("euler")} >= {"karras", "beta"}
+    assert all(any(name in label for label in lines) for name in schedule_names())
+
+
+def test_samplers_that_share_their_sigmas_share_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lines = drawn(["euler", "heun", "ddim", "--steps", "7"], tmp_path / "a.png", monkeypatch)
+    assert list(lines) == ["euler, heun: linspace", "ddim: leading"]
+    assert [len(sigmas) for sigmas in lines.values()] == [7, 7]
+
+
+@pytest.mark.parametrize("name", ["missing/sigmas.png", "sigmas.txt2", "sigmas"])
 def test_plots_that_cannot_be_written(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("matplotlib")
     assert main(["samplers", "--plot", str(tmp_path / name)]) == 2

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from latentrt.runtime import load
-from latentrt.runtime.errors import RequestError
+from latentrt.runtime.errors import DeviceError, EngineError, RequestError
 from latentrt.runtime.text.embeddings import EmbeddingsCache
 
 TEXTS = np.arange(6, dtype=np.int64).reshape(3, 2)  # token ids of three texts
@@ -106,3 +106,20 @@ def test_options_of_loading_that_cannot_be(emoji_bundle: Path) -> None:
         load(emoji_bundle, embeddings_cache=-1)
     with pytest.raises(RequestError, match=r"provider_options .* for onnxruntime-cpu .* provider=onnxruntime-cuda"):
         load(emoji_bundle, provider_options={"enable_cuda_graph": "1"})
+    with pytest.raises(RequestError, match=r"load does not have \| received: provder \| expected: provider"):
+        load(emoji_bundle, provder="auto")  # type: ignore[call-overload]
+
+
+def test_a_device_that_fails_in_an_offloaded_encoder_is_what_is_told(
+    emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(engine: object, inputs: object, timings: object) -> Any:
+        with pipe.engines.runner.turn():
+            raise DeviceError("GPU 0: CUDA_ERROR_LAUNCH_FAILED")
+
+    with load(emoji_bundle, verify=False, offload="text") as pipe:
+        monkeypatch.setattr(pipe.engines.runner, "run", fail)
+        with pytest.raises(DeviceError, match="CUDA_ERROR_LAUNCH_FAILED"):
+            pipe("a fox", num_inference_steps=1)
+        with pytest.raises(EngineError, match="broken since an earlier call: GPU 0: CUDA_ERROR_LAUNCH_FAILED"):
+            pipe("a fox", num_inference_steps=1)

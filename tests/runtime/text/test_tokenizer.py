@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import transformers
 
+from latentrt.runtime import Pipeline
 from latentrt.runtime.bundles.bundle import open_bundle
 from latentrt.runtime.text.tokenizer import load_vocabulary, token_ids, tokenizer_for
 
@@ -72,5 +73,16 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(emoji_bundle: Path, caplog: p
     tokenizer = tokenizer_for(encoding, load_vocabulary(bundle.read(encoding.tokenizer)))
     with caplog.at_level(logging.WARNING):
         token_ids(tokenizer, encoding, [" ".join(["word"] * 75) + " and the tail"])
-    assert "'and the tail'" in caplog.text
-    assert "78 tokens, 75 fit" in caplog.text
+    assert "78 tokens, 75 fit; cut off: 3, 'and the tail'" in caplog.text
+
+
+def test_a_long_prompt_is_said_once_and_in_few_words(emoji: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        emoji(["word " * 5000, "a fox"], negative_prompt="word " * 100, num_inference_steps=1)
+    said = sorted((record.getMessage() for record in caplog.records), reverse=True)
+    assert len(said) == 2, "both encoders cut in the same place"
+    beginning = ("word " * 12).rstrip()
+    assert said[0].startswith(
+        f"text_encoder, text_encoder_2: a prompt has 5000 tokens, 75 fit; cut off: 4925, '{beginning}"
+    )
+    assert max(map(len, said)) < 200

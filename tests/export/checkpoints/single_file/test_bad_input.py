@@ -183,13 +183,14 @@ def test_eight_bit_weights(saved: Saved, tmp_path: Path) -> None:
     assert len(network_weights(checkpoint, "text_encoder")) > 10
 
 
-def test_eight_bit_weights_in_a_folder(saved: Saved, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float8_e4m3fn, "F8_E4M3"), (torch.int8, "I8")])
+def test_eight_bit_weights_in_a_folder(saved: Saved, tmp_path: Path, dtype: torch.dtype, name: str) -> None:
     folder = Path(shutil.copytree(saved("sd1")[0], tmp_path / "folder"))
     path = folder / "vae" / "diffusion_pytorch_model.safetensors"
     state = load_file(path)
-    save_file({name: tensor.to(torch.float8_e4m3fn) for name, tensor in state.items()}, path)
+    save_file({key: tensor.to(dtype) for key, tensor in state.items()}, path)
     checkpoint = read_checkpoint(folder)
-    with pytest.raises(CheckpointError, match=r"quantized weights.* in F8_E4M3"):
+    with pytest.raises(CheckpointError, match=f"quantized weights.* in {name}"):
         network_weights(checkpoint, "vae")
 
 

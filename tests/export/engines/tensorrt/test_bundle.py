@@ -77,7 +77,8 @@ def test_a_rebuild_takes_the_engine_over_or_says_what_changed(rtx_copy: Path, ti
     done = [(event.component, event.reason) for event in events if event.stage == "done"]
     assert done == [("text_encoder", "reused"), ("kernels", "reused")]
     fewer = BuildOptions(EngineOptions("tensorrt-rtx", ("sm89",)), components=("text_encoder",))
-    expected = {"text_encoder": "targets changed sm89, sm120 -> sm89"}
+    change = "targets changed sm89, sm120 -> sm89"
+    expected = {"text_encoder": change, "kernels": "targets changed sm89, sm120, ptx -> sm89, ptx"}
     before = (rtx_copy / "manifest.json").read_bytes()
     assert planned_changes(tiny_checkpoint, rtx_copy, fewer) == expected
     assert (rtx_copy / "manifest.json").read_bytes() == before
@@ -123,16 +124,16 @@ def test_a_profile_for_each_bucket(rtx_copy: Path, tiny_checkpoint: Path) -> Non
     options = BuildOptions(
         EngineOptions("tensorrt-rtx", ("sm89", "sm120"), profiles="buckets"), components=("text_encoder",)
     )
-    assert planned_changes(tiny_checkpoint, rtx_copy, options) == {"text_encoder": "reused"}
+    assert planned_changes(tiny_checkpoint, rtx_copy, options) == {"text_encoder": "reused", "kernels": "reused"}
     changes = planned_changes(tiny_checkpoint, rtx_copy, BuildOptions(options.engine, aspects="96x96,64x96"))
-    assert changes == dict.fromkeys(changes, "new") | {"text_encoder": "reused"}
+    assert changes == dict.fromkeys(changes, "new") | {"text_encoder": "reused", "kernels": changes["kernels"]}
 
 
 def test_the_command_line_builds_for_gpus_that_are_named(latentrt: Run, rtx_copy: Path, tiny_checkpoint: Path) -> None:
     arguments = ("build-engines", tiny_checkpoint, "--out", rtx_copy, "--component", "text_encoder")
-    done = latentrt(*arguments, "--provider", "tensorrt-rtx", "--target-sm", "89,120", "--dry-run")
+    done = latentrt(*arguments, "--provider", "tensorrt-rtx", "--target-sm", "sm_89, 12.0,", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "text_encoder: reused\n"
+    assert done.stdout == "text_encoder: reused\nkernels: reused\n"
     done = latentrt("build-engines", rtx_copy, "--provider", "tensorrt-rtx", "--target-sm", "75")
     assert done.returncode == 0, done.stderr
     assert "text_encoder: rebuilt because targets changed sm89, sm120 -> sm75" in done.stderr

@@ -8,6 +8,8 @@ import pytest
 
 from latentrt.export.build_engine import EngineOptions, compiler_for
 from latentrt.export.engines.tensorrt import library as library_module
+from latentrt.export.engines.tensorrt.build import BuilderOptions
+from latentrt.export.engines.tensorrt.compiler import TensorRTCompiler
 from latentrt.export.engines.tensorrt.library import Library, import_library
 from latentrt.runtime.errors import MissingDependencyError, RequestError
 
@@ -58,3 +60,8 @@ def test_a_library_that_is_not_installed(provider: str, hint: str, monkeypatch: 
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(MissingDependencyError, match=rf"--provider {provider} needs .*{hint}"):
         import_library(provider)
+
+
+def test_settings_in_the_key_are_in_the_units_of_the_command_line(rtx: Library) -> None:
+    key = TensorRTCompiler("tensorrt-rtx", ("sm89",), BuilderOptions(workspace=100 << 20)).key()
+    assert (key["workspace"], key["optimization level"]) == ("100 MB", "TensorRT's own")
