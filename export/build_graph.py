@@ -14,7 +14,7 @@ from ..runtime.bundles import manifest as contract
 from ..runtime.bundles.spec import AxisRange
 from .checkpoints.checkpoint import Checkpoint
 from .engines.engine_from_onnx import Graph
-from .engines.tensorrt.resources import available_memory
+from .engines.tensorrt.resources import available_memory, release_memory
 from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
 from .gate.examples import Array
 from .gate.gate_inputs import GateInputs
@@ -88,6 +88,7 @@ class GraphBuilder:
 
         with open_graph(component, record, folder) as graph:
             figures = gate(component, record, expected, graph.run, overflow)
+        release_memory()
         return msgspec.structs.replace(record, gate=figures, not_run="")
 
     def changes(self, component: Component) -> str:
@@ -138,6 +139,7 @@ class Reference:
             make = functools.partial(inputs.of, self._component.name, record)
             sizes = graph_sizes(record, inputs.folder)
             self._samples = samples(_run_torch(self._component), make, sizes)
+            release_memory()  # ten gigabytes of SDXL's denoiser
         return self._samples
 
 

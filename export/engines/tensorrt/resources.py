@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +28,13 @@ def engine_memory(weights: int) -> int:
 def engine_size(weights: int) -> int:
     """Bytes that the engine file is estimated to have."""
     return int(_DISK_FACTOR * weights) + _DISK_BASE
+
+
+def release_memory() -> None:
+    """Give back to the system what is no longer used: modules in reference cycles, and what the allocator keeps."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such call
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
 
 from latentrt.export.engines.tensorrt import resources
-from latentrt.export.engines.tensorrt.resources import available_memory, check_disk, check_memory
+from latentrt.export.engines.tensorrt.resources import available_memory, check_disk, check_memory, release_memory
 from latentrt.runtime.errors import OutputError, RunError
 
 GB = 10**9
@@ -89,3 +90,13 @@ def test_disk_that_is_not_there_is_refused_with_the_numbers(tmp_path: Path, monk
     check_disk(tmp_path / "not" / "there", {"denoiser": 2 * GB})
     with pytest.raises(OutputError, match=r"3\.0 GB free.*about 4\.2 GB for denoiser, vae_decoder"):
         check_disk(tmp_path / "not" / "there", {"denoiser": 3 * GB, "vae_decoder": 12 * GB // 10})
+
+
+def test_what_is_only_held_by_a_cycle_is_released() -> None:
+    class Module:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gone = weakref.ref(Module())
+    release_memory()
+    assert gone() is None
