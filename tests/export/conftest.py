@@ -1,4 +1,4 @@
-"""Fixtures of the export tests: changeable copies, a bundle of one small component, and the real command."""
+"""Fixtures of the export tests: copies to change, a bundle of one component, calls that are errors, the command."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ def text_bundle(once: Callable[[str, Callable[[Path], object]], Path], tiny_chec
 def text_bundle_copy(tmp_path: Path, text_bundle: Path) -> Path:
     """A copy of that bundle that a test may change."""
     return Path(shutil.copytree(text_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporting any component from torch is an error."""
+    from latentrt.export import build_graph
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("torch was asked to export")
+
+    monkeypatch.setattr(build_graph, "onnx_from_component", refuse)
 
 
 @pytest.fixture

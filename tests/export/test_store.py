@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
@@ -15,32 +14,9 @@ import pytest
 from latentrt.export import store
 from latentrt.export.store import BundleWriter
 from latentrt.runtime.bundles.bundle import Bundle, open_bundle
-from latentrt.runtime.bundles.manifest import SCHEMA_VERSION, Defaults, FileRecord, LatentSpace, Manifest
 from latentrt.runtime.errors import OutputError
 
-
-def manifest(writer: BundleWriter) -> Manifest:
-    """A manifest of nothing but the files that were written."""
-    return Manifest(
-        schema_version=SCHEMA_VERSION, latentrt="0", name="nothing", family="sdxl", latent_space=LatentSpace(4, 8, 8),
-        text_encodings=(), force_zeros_for_empty_prompt=True, scheduler={}, defaults=Defaults(8, 8, 1, 1),
-        buckets=(), components={}, engines=(), files=dict(writer.files), tools={},
-    )  # fmt: skip
-
-
-def write_bundle(out: Path, files: dict[str, bytes]) -> None:
-    with BundleWriter(out) as writer:
-        for name, content in files.items():
-            writer.write(name, content)
-        writer.commit(manifest(writer))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from .stored import contents, manifest, names, refused, write_bundle
 
 
 def test_a_committed_bundle_opens_and_nothing_else_is_there(tmp_path: Path) -> None:
@@ -303,67 +279,6 @@ def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "current").is_symlink()
     assert open_bundle(tmp_path / "v1").read("onnx/b") == b"two"
     assert names(tmp_path) == ["current", "v1"]
-
-
-# --- the place --------------------------------------------------------------------------------------------------------
-
-
-def refused(out: Path) -> str:
-    with pytest.raises(OutputError) as error:
-        write_bundle(out, {"onnx/a": b"one"})
-    return str(error.value)
-
-
-def test_a_place_that_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "thesis.txt").write_text("mine")
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    for name in ("file", "folder", "loop"):
-        assert "exists and is not a bundle" in refused(tmp_path / name)
-    assert "exists and is not a bundle" in refused(Path("/"))
-    assert (tmp_path / "folder" / "thesis.txt").read_text() == "mine"
-    assert names(tmp_path) == ["file", "folder", "loop"]
-
-
-def test_an_empty_folder_is_not_taken(tmp_path: Path) -> None:
-    (tmp_path / "bundle").mkdir()
-    write_bundle(tmp_path / "bundle", {"onnx/a": b"one"})
-    assert open_bundle(tmp_path / "bundle").read("onnx/a") == b"one"
-
-
-def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    assert "a folder that you may write to" in refused(tmp_path / "file" / "bundle")
-    assert "a folder that you may write to" in refused(Path("/proc/latentrt/bundle"))
-
-
-@pytest.mark.parametrize("write", ["write", "write_unlisted", "commit"])
-def test_a_full_disk_names_the_place_and_leaves_the_previous_bundle(tmp_path: Path, write: str) -> None:
-    out = tmp_path / "bundle"
-    write_bundle(out, {"onnx/a": b"one"})
-    before = contents(out)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def build() -> None:
-        with BundleWriter(out) as writer:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
-            if write == "commit":
-                writer.files |= {str(number): FileRecord(0, "") for number in range(1000)}
-                writer.commit(manifest(writer))
-            else:
-                getattr(writer, write)("onnx/b", b"x" * 20_000)
-
-    try:
-        with pytest.raises(OutputError, match=r"bundle: cannot be written \| received: File too large \| make room"):
-            build()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert contents(out) == before
-    assert names(tmp_path) == ["bundle"]
-
-
-# --- two builds at once -----------------------------------------------------------------------------------------------
 
 
 def test_a_second_build_waits_for_the_first_and_takes_over_from_it(tmp_path: Path) -> None:
