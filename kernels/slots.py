@@ -38,15 +38,21 @@ class Route(IntEnum):
     THIRD_INPUT = 6
 
 
-_OUTPUTS = {
-    Column.CONDITIONAL_WEIGHT: Route.CONDITIONAL_OUTPUT,
-    Column.UNCONDITIONAL_WEIGHT: Route.UNCONDITIONAL_OUTPUT,
-    Column.THIRD_WEIGHT: Route.THIRD_OUTPUT,
+#: Where the rows of each kind are: those that were computed, and those of the next input.
+OUTPUT_ROUTES = {
+    NextRows.CONDITIONAL: Route.CONDITIONAL_OUTPUT,
+    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_OUTPUT,
+    NextRows.THIRD: Route.THIRD_OUTPUT,
 }
-_INPUTS = {
+INPUT_ROUTES = {
     NextRows.CONDITIONAL: Route.CONDITIONAL_INPUT,
     NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_INPUT,
     NextRows.THIRD: Route.THIRD_INPUT,
+}
+_WEIGHTS = {
+    Column.CONDITIONAL_WEIGHT: Route.CONDITIONAL_OUTPUT,
+    Column.UNCONDITIONAL_WEIGHT: Route.UNCONDITIONAL_OUTPUT,
+    Column.THIRD_WEIGHT: Route.THIRD_OUTPUT,
 }
 
 
@@ -65,7 +71,7 @@ class Slots(Generic[Tensor]):
     mask: Tensor  # float32 [slots, area]: 0 where the picture is kept
     table: Tensor  # float32 [rows, COLUMNS]
     position: Tensor  # int32 [slots]
-    draws: Tensor  # int32 [slots]: number of the draw that the next update needs, or -1
+    draws: Tensor  # int32 [slots]: number of the draw that the device makes for the next update, or -1
     arrived: Tensor  # int32 [slots]: programs that have finished their part of the step at hand; 0 between launches
     statistics: Tensor  # float32 [slots, 4, tiles]: see ``guidance_statistics``
 
@@ -121,11 +127,11 @@ def denoise_slots(
         row: list[float] = slots.table[slots.position[slot]].tolist()
         if row[Column.ACTIVE] == 0:
             continue
-        weighted = [(row[column], outputs[route[which]]) for column, which in _OUTPUTS.items() if row[column] != 0]
+        weighted = [(row[column], outputs[route[which]]) for column, which in _WEIGHTS.items() if row[column] != 0]
         _update(slots, slot, row, weighted, scratch)
         scale, next_rows = row[Column.NEXT_INPUT_SCALE], int(row[Column.NEXT_ROWS])
         scaled = slots.state[slot] if scale == 1 else np.multiply(slots.state[slot], scale, scratch[0])
-        for rows, which in _INPUTS.items():
+        for rows, which in INPUT_ROUTES.items():
             if next_rows & rows:
                 model_input[route[which], :elements] = scaled
                 timesteps[route[which]] = row[Column.NEXT_TIMESTEP]

@@ -43,7 +43,7 @@ class Column(IntEnum):
     NEXT_INPUT_SCALE = 21
     NEXT_TIMESTEP = 22
     NEXT_ROWS = 23  #: rows of the next evaluation: ``NextRows`` added up; 0 after the last
-    NEXT_DRAW = 24  #: number of the draw that the next evaluation's update takes, or -1
+    NEXT_DRAW = 24  #: number of the draw that the device makes for the next evaluation's update, or -1
 
 
 #: Numbers in a row: some columns are several wide.
@@ -95,6 +95,7 @@ def table_rows(
     image_guidance_scale: float | None = None,
     skip_scales: Sequence[float] | None = None,
     first_draw: int = 0,
+    host_draws: bool = False,
     blends: bool = False,
     to_the_end: bool = True,
 ) -> NDArray[np.float32]:
@@ -111,6 +112,7 @@ def table_rows(
             not 1: m = u + s (i - u) + g (c - i), with i the third row.
         skip_scales: s of skip-layer guidance, one for each evaluation: m = u + g (c - u) + s (c - k), with k the third.
         first_draw: number of the first draw of the evaluations in the noise stream of the image.
+        host_draws: the host brings the draws, so the device makes none.
         blends: the picture is put back outside the mask after each step.
         to_the_end: the last state is a picture, so what is put back there has no noise.
     """
@@ -149,7 +151,7 @@ def table_rows(
     before[:, Column.NEXT_TIMESTEP] = table.timesteps
     runs = NextRows.UNCONDITIONAL * (unconditional != 0) + NextRows.THIRD * (third != 0)
     before[:, Column.NEXT_ROWS] = NextRows.CONDITIONAL + runs
-    before[:, Column.NEXT_DRAW] = np.where(table.draws_noise, drawn - 1, -1)
+    before[:, Column.NEXT_DRAW] = -1 if host_draws else np.where(table.draws_noise, drawn - 1, -1)
     rows[-2:, Column.NEXT_DRAW] = -1
     return rows.astype(np.float32)
 

@@ -24,12 +24,13 @@ from .images.decode import decode, decode_bytes, decode_on_device, decoding_from
 from .images.encode import encode
 from .images.output import Output, provenance_of
 from .loop.callback import Observer, StepCallback, observer_of
-from .loop.denoise import DenoiseStep, DrawNoise, Task, denoise, step_noise
+from .loop.denoise import DenoiseStep, Task, denoise
 from .loop.guidance import row_groups, skip_scales
 from .loop.start import Start, start_of
 from .loop.tables import table_of
 from .loop.warmup import warm_up
-from .noise.sources import GENERATORS
+from .noise.sources import noise_sources
+from .noise.steps import StepNoise, step_noise
 from .noise.torch_cpu import NoiseSource
 from .requests.arguments import CallArguments, Size, check_names
 from .requests.checks import integer, numbers
@@ -120,7 +121,7 @@ class Pipeline:
             if request.decoding is not None:
                 self.engines.require(request.decoding.component)  # rather now than after the run
             table = self.table(request)
-            streams = [GENERATORS[request.rng](seed) for seed in request.seeds]
+            streams = noise_sources(request.rng, request.seeds, self.engines.runner)
             with self.engines.runner.turn():
                 run = self.run(request, table, streams, timings, observer)
                 images = self.images(run.latents, request, timings)
@@ -192,9 +193,8 @@ class Pipeline:
             start = start_of(
                 request, table, self.bundle.manifest, streams, lambda pixels: encode(self.engines, pixels, timings)
             )
-            of_images = zip(request.seeds, streams, strict=True)
-            draws = [step_noise(table, seed, stream, start.state.shape[1:]) for seed, stream in of_images]
-        steps = denoise(self.engines, self._task(request, table, rows, start, draws), timings)
+            noise = step_noise(table, request.seeds, streams, start.state.shape[1:])
+        steps = denoise(self.engines, self._task(request, table, rows, start, noise), timings)
         with timings.stage("denoise"), closing(steps):  # until it is closed, the device is not the next call's
             return _follow(steps, observer)
 
@@ -258,7 +258,7 @@ class Pipeline:
         table: SamplerTable,
         rows: Mapping[str, NDArray[Any]],
         start: Start,
-        draws: Sequence[DrawNoise],
+        noise: StepNoise,
     ) -> Task:
         """What there is to denoise, with what the denoiser takes beside the noisy latents."""
         edit = start.image_latents is not None
@@ -267,7 +267,7 @@ class Pipeline:
             table,
             start.state,
             row_groups(rows, request.images, edit=edit, skip=skips),
-            draws,
+            noise,
             kept=start.kept,
             extra_channels=start.image_latents if edit else start.extra_channels,
             image_guidance_scale=request.source.image_guidance_scale if edit else None,

@@ -15,7 +15,7 @@ from .errors import RequestError
 from .images.output import Output, provenance_of
 from .images.provenance import RefinerProvenance
 from .loop.callback import StepCallback, observer_of
-from .noise.sources import GENERATORS
+from .noise.sources import noise_sources
 from .pipeline import Pipeline
 from .requests.arguments import CallArguments, Size
 from .requests.checks import fraction
@@ -98,7 +98,7 @@ class RefinedPipeline:
             if first.decoding is not None:
                 self.base.engines.require(first.decoding.component)
             tables = self.base.table(first), self.refiner.table(second)
-            streams = [GENERATORS[first.rng](seed) for seed in first.seeds]
+            streams = noise_sources(first.rng, first.seeds, self.base.engines.runner)
             with self.base.engines.runner.turn():
                 run = self.base.run(first, tables[0], streams, timings, observer)
                 done, refined = run.steps_done, not run.stopped

@@ -33,7 +33,7 @@ class Plan(Protocol):
     def close(self) -> None: ...
 
 
-#: An engine, and what makes a plan of it differ from its other ones.
+#: What a plan is of, an engine or the name of a kernel, and what makes it differ from other plans of that.
 PlanKey = tuple[object, ...]
 AnyPlan = TypeVar("AnyPlan", bound=Plan)
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class DeviceRunner:
 
     @contextmanager
     def plan(self, key: PlanKey, make: Callable[[], AnyPlan]) -> Iterator[AnyPlan]:
-        """The plan of that key, which begins with its engine, for one run; made where there is none. Inside of a turn.
+        """The plan of that key for one run; made where there is none. Inside of a turn.
 
         A call from within another one's step may need the plan that the other is using: then it gets a second one.
 

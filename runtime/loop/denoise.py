@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from ...kernels.slots import rescale_factor
 from ...kernels.table_rows import Column, NextRows, guidance_shares, table_rows, unchanged_row
 from ..engines import Engines
-from ..noise.brownian import BrownianNoise
-from ..noise.torch_cpu import NoiseSource
+from ..noise.steps import StepNoise
 from ..samplers import SamplerTable
 from ..timing import Timings
 from .denoise_plan import TABLE_ROWS, DenoisePlan, PlanSize
@@ -26,7 +25,6 @@ from .guidance import RowGroup, planned_groups
 from .start import Kept
 
 Array = NDArray[np.float32]
-DrawNoise = Callable[[int], Array]
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Task:
         table: the sampler and schedule.
         state: the first state ``[images, C, h, w]``.
         groups: the denoiser's rows; evaluations whose guidance is 1 run the conditional ones only.
-        noise: one per image, for samplers that add noise; called with the number of the draw.
+        noise: of samplers that add some; one per image.
         kept: what a masked run puts back after every step.
         extra_channels: ``[images, E, h, w]`` behind the noisy latents: a mask, a masked picture, depth, a picture.
         image_guidance_scale: of InstructPix2Pix.
@@ -48,7 +46,7 @@ class Task:
     table: SamplerTable
     state: Array
     groups: Sequence[RowGroup]
-    noise: Sequence[DrawNoise]
+    noise: StepNoise
     kept: Kept | None = None
     extra_channels: Array | None = None
     image_guidance_scale: float | None = None
@@ -63,6 +61,8 @@ class Task:
             image_guidance_scale=self.image_guidance_scale,
             skip_scales=self.skip_scales,
             guidance_rescale=self.guidance_rescale,
+            first_draw=self.noise.first_draw,
+            host_draws=bool(self.noise.draw),
             blends=self.kept is not None,
             to_the_end=self.kept is not None and self.kept.to_the_end,
         )
@@ -96,14 +96,6 @@ class DenoiseStep:
     wait: Callable[[], None]
 
 
-def step_noise(table: SamplerTable, seed: int, source: NoiseSource, shape: Sequence[int]) -> DrawNoise:
-    """What one image's ``[C, h, w]`` draws come from: its stream, or the increments of its seed's Brownian path."""
-    if table.noise == "brownian":
-        path = BrownianNoise(seed, shape, *table.noise_range)
-        return lambda draw: path.increment(*table.noise_sigmas[draw].tolist())
-    return lambda draw: source.randn(shape)
-
-
 def denoise(engines: Engines, task: Task, timings: Timings) -> Generator[DenoiseStep, Array | None, Array]:
     """Run a sampler's table; returns the last state. Sending latents to the generator replaces those of its last step.
 
@@ -129,12 +121,12 @@ def denoise(engines: Engines, task: Task, timings: Timings) -> Generator[Denoise
 def _steps(plan: DenoisePlan, task: Task, timings: Timings) -> Generator[DenoiseStep, Array | None, Array]:
     table, rows = task.table, task.rows
     kept = None if task.kept is None else (task.kept.latents, task.kept.noise, task.kept.mask)
-    plan.begin(rows, task.state, task.groups, kept, task.extra_channels)
+    plan.begin(rows, task.state, task.groups, kept, task.extra_channels, task.noise.seeds)
     counts = _group_counts(rows, plan.size.groups)
     drawn = 0
     for k in range(table.evaluations):
-        if table.draws_noise[k]:
-            plan.draw(drawn, [draw(drawn) for draw in task.noise])
+        if table.draws_noise[k] and task.noise.draw:
+            plan.draw(drawn, [draw(drawn) for draw in task.noise.draw])
             drawn += 1
         plan.step(counts[k]).enqueue(timings)
         step = int(table.step[k])

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.slots import TILE, Route, Slots
+from ...kernels.slots import INPUT_ROUTES, OUTPUT_ROUTES, TILE, Route, Slots
 from ...kernels.table_rows import COLUMNS, DRAWS, HISTORY, NextRows
 from ..bundles.manifest import Component
 from ..bundles.spec import axis_and_factor, resolve_shape
 from ..device.graphs import Memory, Step, parts_of
 from ..device.interface import Buffer, DeviceEngine, Event, Launch
 from ..device.runner import DeviceRunner
+from ..noise.philox import philox_launch, seed_words
 from ..timing import Timings
 from .guidance import RowGroup
 
@@ -28,16 +29,6 @@ Array = NDArray[np.float32]
 
 #: Rows of a table that plans have room for; longer tables get a plan of the next power of two.
 TABLE_ROWS = 256
-_OUTPUT_ROUTES = {
-    NextRows.CONDITIONAL: Route.CONDITIONAL_OUTPUT,
-    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_OUTPUT,
-    NextRows.THIRD: Route.THIRD_OUTPUT,
-}
-_INPUT_ROUTES = {
-    NextRows.CONDITIONAL: Route.CONDITIONAL_INPUT,
-    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_INPUT,
-    NextRows.THIRD: Route.THIRD_INPUT,
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class DenoisePlan:
             self._inputs = {spec.name: tensors[spec.name] for spec in contract.inputs}
             self._outputs = {spec.name: tensors[spec.name] for spec in contract.outputs}
             self._make_slots(tensors["model_output"].shape[1])
-            self._launches = self._bind_kernels(tensors, specs["sample"].dtype)
+            self._bind_kernels(tensors, specs["sample"].dtype)
             for tensor in self._inputs.values():  # rows that nothing is written to are read all the same
                 self._stream.fill_zero(tensor)
 
@@ -95,6 +86,7 @@ class DenoisePlan:
         groups: Sequence[RowGroup],
         kept: tuple[Array, Array, Array] | None,
         extra_channels: Array | None,
+        seeds: Sequence[int] = (),
     ) -> None:
         """Start a run, after which the first evaluation's input is there.
 
@@ -104,6 +96,7 @@ class DenoisePlan:
             groups: the rows of the denoiser.
             kept: of a masked run: latents and noise ``[images, C, h, w]``, mask ``[images, 1, h, w]``.
             extra_channels: ``[images, E, h, w]``, behind the latents in every row that sees the picture.
+            seeds: of the images, where the table has draws that the device makes.
         """
         stream = self._stream
         self._upload(self._slots.table[0 : len(table)], self._table_staged[: len(table)], table)
@@ -129,7 +122,10 @@ class DenoisePlan:
             self._upload(self._extra, self._extra_staged, extra_channels)
             stream.upload(self._sources, self._sources_staged)
             stream.launch(self._pack)
-        stream.launch(self._launches[-1])
+        if seeds:
+            self._upload(self._seeds, self._seeds_staged, seed_words(seeds))
+        for launch in self._update:
+            stream.launch(launch)
 
     def draw(self, number: int, values: Sequence[Array]) -> None:
         """Bring the images' draws of that number to where the next step looks for them."""
@@ -154,8 +150,8 @@ class DenoisePlan:
             inputs = {name: buffer[0:rows] for name, buffer in self._inputs.items()}
             outputs = {name: buffer[0:rows] for name, buffer in self._outputs.items()}
             parts = self._runner.make(lambda: parts_of(self._engine, inputs, outputs, self._limit, self._memory))
-            launches = self._launches if groups > 1 else self._launches[-1:]  # without guidance nothing is rescaled
-            self._steps[groups] = Step(self._runner, f"a step of {self.size}", parts, launches)
+            rescaling = [self._statistics] if groups > 1 else []  # without guidance nothing is rescaled
+            self._steps[groups] = Step(self._runner, f"a step of {self.size}", parts, [*rescaling, *self._update])
         return self._steps[groups]
 
     def replace(self, state: Array, row: NDArray[np.float32], position: int) -> None:
@@ -165,7 +161,7 @@ class DenoisePlan:
         self._upload(self._slots.state, self._state_staged, state)
         self._upload(self._slots.table[last : last + 1], self._table_staged[last : last + 1], row)
         self._stream.upload(self._slots.position, self._last_staged)
-        self._stream.launch(self._launches[-1])
+        self._stream.launch(self._update[0])  # the draw of the next step is there
         self._upload(self._slots.position, self._position_staged, position)
 
     def latents(self, timings: Timings) -> Array:
@@ -186,6 +182,8 @@ class DenoisePlan:
     def warm(self) -> None:
         """Record every step, by runs that change nothing."""
         self._upload(self._slots.table[0:1], self._table_staged[:1], 0)  # a row of a run that is over
+        self._upload(self._slots.draws, self._position_staged, -1)
+        self._stream.synchronize()  # what is staged is used again
         self._upload(self._slots.position, self._position_staged, 0)
         for groups in range(1, len(self.size.groups) + 1):
             self.step(groups).warm()
@@ -213,6 +211,8 @@ class DenoisePlan:
             arrived=memory.buffer((images,), np.int32),
             statistics=memory.buffer((images, 4, -(-elements // TILE)), np.float32),
         )
+        self._seeds = memory.buffer((images,), np.int64)
+        self._seeds_staged = memory.staging((images,), np.int64)
         self._state_staged = memory.staging((images, elements), np.float32)
         self._noise_staged = memory.staging((images * DRAWS, elements), np.float32)
         self._kept_staged = memory.staging((images, 2, elements), np.float32)
@@ -231,8 +231,8 @@ class DenoisePlan:
         output = self._outputs["model_output"]
         self._output_staged = memory.staging(output.shape, output.dtype)
 
-    def _bind_kernels(self, tensors: Mapping[str, Buffer], dtype: str) -> list[Launch]:
-        """``guidance_statistics`` and ``denoise_step`` on these buffers, and ``pack_rows`` for extra channels."""
+    def _bind_kernels(self, tensors: Mapping[str, Buffer], dtype: str) -> None:
+        """``guidance_statistics``; the update, ``denoise_step`` and the noise it asks for; ``pack_rows`` if needed."""
         images, elements = self._slots.state.shape
         sample = tensors["sample"]
         rows, stride = sample.shape[0], int(np.prod(sample.shape[1:]))
@@ -271,10 +271,11 @@ class DenoisePlan:
                 "input_stride": stride,
             }
             self._pack = self._device.bind("pack_rows", of_pack, elements=stride - elements, outer=rows, dtype=dtype)
-        return [
+        self._statistics, step = (
             self._device.bind(name, arguments, elements=elements, outer=images, dtype=dtype)
             for name, arguments in (("guidance_statistics", of_statistics), ("denoise_step", of_step))
-        ]
+        )
+        self._update = [step, philox_launch(self._device, self._slots.noise, self._seeds, self._slots.draws)]
 
     def _routes(self) -> NDArray[np.int32]:
         """``[images, len(Route)]``: the rows of every slot; 0 for groups that no table here gives a weight."""
@@ -283,7 +284,7 @@ class DenoisePlan:
         routes[:, Route.SLOT] = images
         for i, group in enumerate(self.size.groups):
             rows = i * self.size.images + images
-            routes[:, _OUTPUT_ROUTES[group]] = routes[:, _INPUT_ROUTES[group]] = rows
+            routes[:, OUTPUT_ROUTES[group]] = routes[:, INPUT_ROUTES[group]] = rows
         return routes
 
     def _upload(self, target: Buffer, staged: NDArray[Any], values: Any) -> None:

@@ -11,6 +11,7 @@ from ...kernels.table_rows import NextRows
 from ..bundles.manifest import Manifest
 from ..engines import Engines
 from ..images.decode import DECODERS, warm_decoder
+from ..noise.philox import warm_noise
 from ..timing import Timings
 from .denoise_plan import DenoisePlan, PlanSize
 
@@ -43,6 +44,7 @@ def warm_up(engines: Engines, sizes: Sequence[tuple[int, int]], images: int, *, 
             for size in ordered:
                 with runner.plan((engine, size), partial(DenoisePlan, runner, engine, contract, size)) as plan:
                     plan.warm()
+                warm_noise(runner, manifest.latent_space.channels * size.height * size.width)
                 if DECODERS["vae"] in manifest.components:
                     warm_decoder(engines, DECODERS["vae"], size.height, size.width)
             for encoding in manifest.text_encodings if texts else ():

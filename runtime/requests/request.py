@@ -183,7 +183,7 @@ def request_from_arguments(
         guidance_rescale=_guidance_rescale(guidance_rescale, manifest, skip_layers),
         guided=guided,
         seeds=_seeds(seed, images),
-        rng=one_of("rng", rng, tuple(GENERATORS)),
+        rng=one_of("rng", rng, GENERATORS),
         sampler=None if sampler is None else text("sampler", sampler),
         schedule=None if schedule is None else text("schedule", schedule),
         sampler_options=options,

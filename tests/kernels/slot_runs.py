@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from latentrt.kernels.philox import philox_normal
 from latentrt.kernels.slots import Slots, empty_slots
 from latentrt.kernels.table_rows import DRAWS, table_rows
-from latentrt.runtime.loop.denoise import DrawNoise, step_noise
 from latentrt.runtime.loop.start import Kept
+from latentrt.runtime.noise.steps import DrawNoise, step_noise
 from latentrt.runtime.noise.torch_cpu import TorchCpuNoise
 from latentrt.runtime.samplers import SamplerTable, build_table, model_schedule_from_config
 
@@ -76,6 +76,7 @@ RUNS = {
     "euler without guidance": run_of("euler", 4, guidance=1.0),
     "euler, guidance in the middle": run_of("euler", 9, table={"guidance_interval": (0.3, 0.7)}),
     "euler ancestral": run_of("euler_a", 5),
+    "euler ancestral, noise of a GPU": run_of("euler_a", 5, rng="philox"),
     "ddpm": run_of("ddpm", 6),
     "heun": run_of("heun", 4),
     "lms": run_of("lms", 7),
@@ -119,7 +120,7 @@ class Parts:
 def parts_of(run: Run, shape: Sequence[int]) -> Parts:
     state = values(run.seed, *shape) * np.float32(run.table.initial_noise_scale)
     mask = (values(run.seed + 2, *shape[1:]) > 0).astype(np.float32)
-    draw = step_noise(run.table, run.seed, TorchCpuNoise(run.seed), shape)
+    (draw,) = step_noise(run.table, [run.seed], [TorchCpuNoise(run.seed)], shape).draw
     if run.rng == "philox":
         draw = partial(_philox_draw, run.seed, shape)
     return Parts(

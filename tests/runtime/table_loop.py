@@ -14,6 +14,7 @@ from latentrt.runtime.engines import Engines
 from latentrt.runtime.loop.denoise import DenoiseStep, Task, denoise
 from latentrt.runtime.loop.guidance import RowGroup
 from latentrt.runtime.loop.start import Kept
+from latentrt.runtime.noise.steps import StepNoise
 from latentrt.runtime.timing import Timings
 
 from ..kernels.slot_runs import SKIPPED, Run, linear_denoiser, parts_of
@@ -71,11 +72,16 @@ def task_of(runs: Sequence[Run], shape: tuple[int, int, int] = SHAPE) -> Task:
         latents, noise = (np.stack([getattr(part.kept, name) for part in parts]) for name in ("latents", "noise"))
         mask = np.stack([part.kept.mask[None] for part in parts])
         kept = Kept(latents, noise, mask, to_the_end=True)
+    noise = StepNoise([part.draw for part in parts])
+    if run.rng == "philox":
+        noise = StepNoise(seeds=[run.seed for run in runs])
     return Task(
         run.table,
         np.stack([part.state for part in parts]),
         groups,
-        [part.draw for part in parts],
+        StepNoise(seeds=[run.seed for run in runs])
+        if run.rng == "philox"
+        else StepNoise([part.draw for part in parts]),
         kept=kept,
         extra_channels=np.stack([part.image for part in parts]) if edit else None,
         image_guidance_scale=run.image_guidance_scale,

@@ -24,7 +24,16 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.parametrize(
-    "name", ["euler, guidance in the middle", "dpm++ 3m sde", "heun", "unipc", "outside a mask", "rescaled guidance"]
+    "name",
+    [
+        "euler, guidance in the middle",
+        "dpm++ 3m sde",
+        "heun",
+        "unipc",
+        "outside a mask",
+        "rescaled guidance",
+        "euler ancestral, noise of a GPU",
+    ],
 )
 def test_runs_end_where_the_tables_say(gpu: Any, name: str) -> None:
     with closing(on_gpu(gpu, "float32")) as engines:

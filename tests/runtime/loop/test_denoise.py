@@ -35,7 +35,10 @@ def test_every_run_ends_where_its_table_says(name: str) -> None:
         assert_near(run_through(engines, run)[0], by_definition(run, SHAPE))
 
 
-@pytest.mark.parametrize("name", ["euler ancestral", "dpm++ 3m sde", "edit", "outside a mask", "skipped layers"])
+@pytest.mark.parametrize(
+    "name",
+    ["euler ancestral", "euler ancestral, noise of a GPU", "dpm++ 3m sde", "edit", "outside a mask", "skipped layers"],
+)
 def test_images_of_a_batch_are_those_that_each_seed_gives_alone(name: str) -> None:
     runs = [replace(RUNS[name], seed=seed) for seed in (3, 40, 500)]
     with closing(engines_of(engine_for(RUNS[name]))) as engines:
@@ -86,7 +89,8 @@ def test_a_recorded_step_gives_the_bits_of_one_put_on_the_stream() -> None:
 
 def test_warm_sizes_allocate_record_and_wait_for_nothing() -> None:
     sizes = [SHAPE, (4, 6, 4), (4, 3, 10)]
-    runs = [RUNS["euler"], RUNS["dpm++ 2m"], RUNS["euler without guidance"]]
+    names = ["euler", "dpm++ 2m", "euler without guidance", "euler ancestral, noise of a GPU"]
+    runs = [RUNS[name] for name in names]
     with closing(engines_of(linear_engine())) as engines:
         for size in sizes:
             for run in runs:

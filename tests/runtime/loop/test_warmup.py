@@ -43,6 +43,7 @@ def test_calls_for_a_warm_size_allocate_nothing(pipe: Pipeline) -> None:
         {"negative_prompt": "blue", "sampler": "dpmpp_2m", "schedule": "karras"},
         {"guidance_scale": 1.0, "sampler": "euler_a"},
         {"guidance_interval": (0.3, 0.7), "sampler": "heun"},
+        {"rng": "philox", "sampler": "euler_a"},
     ]
     for width, height in SIZES:
         for call in calls:

@@ -1,12 +1,16 @@
-"""The noise of CUDA's generator, drawn on the host."""
+"""The noise of CUDA's generator, drawn by the device of a pipeline."""
 
 from __future__ import annotations
+
+from contextlib import closing
 
 import numpy as np
 import pytest
 
 from latentrt.kernels.philox import philox_normal
 from latentrt.runtime import Pipeline
+from latentrt.runtime.device.host import HostDevice
+from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.errors import RequestError
 from latentrt.runtime.images.provenance import details_text, parameters_text
 from latentrt.runtime.noise.philox import PhiloxNoise
@@ -14,12 +18,14 @@ from latentrt.runtime.noise.philox import PhiloxNoise
 
 def test_the_stream_goes_on_where_torch_does() -> None:
     """pytorch/pytorch#79496: ``torch.randn(3, device="cuda")`` after ``torch.cuda.manual_seed(10)``; then the next."""
-    stream = PhiloxNoise(10)
-    np.testing.assert_allclose(stream.randn((3,)), [-0.1029, 1.6810, -0.2708], atol=6e-5)
-    second = stream.randn((1, 4, 16, 16))
-    assert second.shape == (1, 4, 16, 16)
-    np.testing.assert_array_equal(second.reshape(-1), philox_normal(10, 1024, 1))
-    np.testing.assert_array_equal(stream.randn((1024,)), philox_normal(10, 1024, 2))
+    with closing(DeviceRunner(HostDevice())) as runner:
+        stream = PhiloxNoise(10, runner)
+        np.testing.assert_allclose(stream.randn((3,)), [-0.1029, 1.6810, -0.2708], atol=6e-5)
+        second = stream.randn((1, 4, 16, 16))
+        assert second.shape == (1, 4, 16, 16)
+        np.testing.assert_array_equal(second.reshape(-1), philox_normal(10, 1024, 1))
+        assert stream.skip((1024,), 3) == 2
+        np.testing.assert_array_equal(stream.randn((1024,)), philox_normal(10, 1024, 5))
 
 
 def test_a_picture_from_that_noise(emoji: Pipeline) -> None:
