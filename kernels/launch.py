@@ -18,7 +18,7 @@ INDEX_NAME = "kernels.json"
 #: The target that is no GPU, and the oldest compute capability that its code is for.
 PTX = "ptx"
 PTX_CAPABILITY = 80
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 THREADS_PER_WARP = 32
 
@@ -68,9 +68,13 @@ class CompiledKernel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KernelIndex(msgspec.Struct, frozen=True, kw_only=True):
-    """The contents of ``kernels.json``. ``key`` has what the kernels were compiled from and for, by name."""
+    """The contents of ``kernels.json``. ``key`` has what the kernels were compiled from and for, by name.
+
+    ``layout`` is ``kernels.layout.LAYOUT`` as it was then: what the code and those who launch it must agree on.
+    """
 
     schema_version: int
+    layout: str
     key: dict[str, str]
     kernels: tuple[CompiledKernel, ...]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from .table_rows import DRAWS, HISTORY, Column, NextRows
+from .table_rows import COLUMNS, DRAWS, HISTORY, Column, NextRows
 
 Array = NDArray[np.float32]
 Tensor = TypeVar("Tensor")
@@ -38,22 +38,20 @@ class Route(IntEnum):
     THIRD_INPUT = 6
 
 
-#: Where the rows of each kind are: those that were computed, and those of the next input.
-OUTPUT_ROUTES = {
-    NextRows.CONDITIONAL: Route.CONDITIONAL_OUTPUT,
-    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_OUTPUT,
-    NextRows.THIRD: Route.THIRD_OUTPUT,
-}
-INPUT_ROUTES = {
-    NextRows.CONDITIONAL: Route.CONDITIONAL_INPUT,
-    NextRows.UNCONDITIONAL: Route.UNCONDITIONAL_INPUT,
-    NextRows.THIRD: Route.THIRD_INPUT,
-}
-_WEIGHTS = {
-    Column.CONDITIONAL_WEIGHT: Route.CONDITIONAL_OUTPUT,
-    Column.UNCONDITIONAL_WEIGHT: Route.UNCONDITIONAL_OUTPUT,
-    Column.THIRD_WEIGHT: Route.THIRD_OUTPUT,
-}
+class RowKind(NamedTuple):
+    """One kind of the denoiser's rows: its weight in a row of a table, and where routes say that its rows are."""
+
+    rows: NextRows
+    weight: Column
+    output: Route
+    input: Route
+
+
+ROW_KINDS = (
+    RowKind(NextRows.CONDITIONAL, Column.CONDITIONAL_WEIGHT, Route.CONDITIONAL_OUTPUT, Route.CONDITIONAL_INPUT),
+    RowKind(NextRows.UNCONDITIONAL, Column.UNCONDITIONAL_WEIGHT, Route.UNCONDITIONAL_OUTPUT, Route.UNCONDITIONAL_INPUT),
+    RowKind(NextRows.THIRD, Column.THIRD_WEIGHT, Route.THIRD_OUTPUT, Route.THIRD_INPUT),
+)
 
 
 @dataclass(frozen=True)
@@ -76,20 +74,30 @@ class Slots(Generic[Tensor]):
     statistics: Tensor  # float32 [slots, 4, tiles]: see ``guidance_statistics``
 
 
+def slot_tensors(count: int, elements: int, area: int, table_rows: int) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
+    """Shape and dtype of each part of ``Slots``."""
+    return {
+        "state": ((count, elements), np.float32),
+        "history": ((count, HISTORY, elements), np.float32),
+        "noise": ((count, DRAWS, elements), np.float32),
+        "kept": ((count, 2, elements), np.float32),
+        "mask": ((count, area), np.float32),
+        "table": ((table_rows, COLUMNS), np.float32),
+        "position": ((count,), np.int32),
+        "draws": ((count,), np.int32),
+        "arrived": ((count,), np.int32),
+        "statistics": ((count, 4, -(-elements // TILE)), np.float32),
+    }
+
+
 def empty_slots(count: int, elements: int, area: int, table: Array) -> Slots[NDArray[Any]]:
     """Slots on the host, all at the first row of ``table``. What they hold is 0."""
-    return Slots(
-        state=np.zeros((count, elements), np.float32),
-        history=np.zeros((count, HISTORY, elements), np.float32),
-        noise=np.zeros((count, DRAWS, elements), np.float32),
-        kept=np.zeros((count, 2, elements), np.float32),
-        mask=np.ones((count, area), np.float32),
-        table=table,
-        position=np.zeros(count, np.int32),
-        draws=np.full(count, -1, np.int32),
-        arrived=np.zeros(count, np.int32),
-        statistics=np.zeros((count, 4, -(-elements // TILE)), np.float32),
-    )
+    tensors = slot_tensors(count, elements, area, len(table))
+    slots = Slots(**{name: np.zeros(shape, dtype) for name, (shape, dtype) in tensors.items()})
+    slots.table[...] = table
+    slots.mask.fill(1)
+    slots.draws.fill(-1)
+    return slots
 
 
 def denoise_slots(
@@ -127,14 +135,14 @@ def denoise_slots(
         row: list[float] = slots.table[slots.position[slot]].tolist()
         if row[Column.ACTIVE] == 0:
             continue
-        weighted = [(row[column], outputs[route[which]]) for column, which in _WEIGHTS.items() if row[column] != 0]
+        weighted = [(row[kind.weight], outputs[route[kind.output]]) for kind in ROW_KINDS if row[kind.weight] != 0]
         _update(slots, slot, row, weighted, scratch)
         scale, next_rows = row[Column.NEXT_INPUT_SCALE], int(row[Column.NEXT_ROWS])
         scaled = slots.state[slot] if scale == 1 else np.multiply(slots.state[slot], scale, scratch[0])
-        for rows, which in INPUT_ROUTES.items():
-            if next_rows & rows:
-                model_input[route[which], :elements] = scaled
-                timesteps[route[which]] = row[Column.NEXT_TIMESTEP]
+        for kind in ROW_KINDS:
+            if next_rows & kind.rows:
+                model_input[route[kind.input], :elements] = scaled
+                timesteps[route[kind.input]] = row[Column.NEXT_TIMESTEP]
         slots.draws[slot] = row[Column.NEXT_DRAW]
         slots.position[slot] += 1
 

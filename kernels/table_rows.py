@@ -90,7 +90,6 @@ class Table(Protocol):
 def table_rows(
     table: Table,
     *,
-    start: tuple[float, float] = (1.0, 0.0),
     guidance_rescale: float = 0.0,
     image_guidance_scale: float | None = None,
     skip_scales: Sequence[float] | None = None,
@@ -102,11 +101,10 @@ def table_rows(
     """The rows ``[2 + N, COLUMNS]`` of a run: its start, its N evaluations, its end.
 
     A row describes the update after an evaluation and the input of the next one, so the first row makes the input of
-    the first evaluation: ``x = start[0] * x + start[1] * draw``, with ``draw`` the one before ``first_draw``.
+    the first evaluation and leaves the state as it is.
 
     Args:
         table: the sampler and schedule.
-        start: weights of what is in the slot and of the draw there, in the first state.
         guidance_rescale: phi of Lin et al. 2023 (arXiv:2305.08891, equation 16); of two rows only.
         image_guidance_scale: s of InstructPix2Pix (Brooks et al. 2023, arXiv:2211.09800, equation 3), where guidance is
             not 1: m = u + s (i - u) + g (c - i), with i the third row.
@@ -122,8 +120,7 @@ def table_rows(
     drawn = first_draw + np.cumsum(table.draws_noise)  # draws made when the update of an evaluation is done
     rows = np.zeros((n + 2, COLUMNS))
     rows[:-1, Column.ACTIVE] = 1
-    rows[0, [Column.STATE_WEIGHT, Column.NOISE_WEIGHTS]] = start
-    rows[0, Column.NOISE_INDEX] = (first_draw - 1) % DRAWS
+    rows[0, Column.STATE_WEIGHT] = 1
 
     own = rows[1:-1]
     own[:, Column.CONDITIONAL_WEIGHT] = table.output_to_stored * conditional

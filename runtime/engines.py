@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,39 @@ from numpy.typing import NDArray
 from .bundles.bundle import Bundle
 from .bundles.manifest import EngineRecord
 from .bundles.spec import axis_and_factor
+from .device.engine_plan import run_engine
 from .device.interface import Device
 from .device.runner import DeviceRunner
 from .errors import BundleError
+from .owner import Owner
 from .providers import Engine
 from .timing import Timings
 
+#: What makes an engine another one: see ``content``.
+Content = tuple[str, ...]
 
-class Engines:
-    """Engines by component. Safe to use from several threads; ``close`` releases them."""
+
+class Engines(Owner):
+    """Engines by component. Safe to use from several threads; ``close`` releases them.
+
+    ``contents`` tells of each component that the bundle has an engine for what that is made of.
+    """
 
     def __init__(
         self,
         bundle: Bundle,
-        provider: str,
+        contents: Mapping[str, Content],
         loaded: Mapping[str, Engine],
         load: Callable[[str], Engine],
         runner: DeviceRunner,
     ):
         self.bundle = bundle
-        self.provider = provider
+        self.contents = contents
         self.runner = runner
         self._loaded = dict(loaded)
         self._load = load
         self._loading = threading.Lock()
-        runner.holds(self._close)
+        runner.before_close(self._close)
 
     @property
     def device(self) -> Device:
@@ -53,20 +62,13 @@ class Engines:
         record = self.bundle.manifest.components[component]
         rows = len(next(iter(inputs.values())))
         limit = record.profile[axis_and_factor(str(record.inputs[0].shape[0]))[0]].max
-        half = [tensor.name for tensor in record.inputs if tensor.dtype == "float16"]
-        if half:
-            inputs = {name: value.astype(np.float16) if name in half else value for name, value in inputs.items()}
-        if rows <= limit:
-            outputs = self.runner.run(engine, inputs, timings)
-        else:
-            parts = [
-                self.runner.run(engine, {name: value[i : i + limit] for name, value in inputs.items()}, timings)
-                for i in range(0, rows, limit)
-            ]
-            outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if any(tensor.dtype == "float16" for tensor in record.outputs):
-            outputs = {name: value.astype(np.float32) for name, value in outputs.items()}
-        return outputs
+        parts = [
+            run_engine(self.runner, engine, record, {n: value[i : i + limit] for n, value in inputs.items()}, timings)
+            for i in range(0, rows, limit)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def __getitem__(self, component: str) -> Engine:
         """A component's engine, loaded now if it was not.
@@ -81,7 +83,7 @@ class Engines:
             return engine
         with self.runner.turn(), self._loading:
             if component not in self._loaded:
-                self._loaded[component] = self.runner.make(lambda: self._load(component))
+                self._loaded[component] = self.runner.with_room(lambda: self._load(component))
             return self._loaded[component]
 
     def require(self, component: str) -> None:
@@ -90,9 +92,8 @@ class Engines:
         Raises:
             BundleError: the bundle has no engine for it.
         """
-        held = self.bundle.engines(self.provider)
-        if component not in held:
-            raise no_engine(self.bundle, component, held)
+        if component not in self.contents:
+            raise no_engine(self.bundle, component, self.contents)
 
     def get(self, component: str) -> Engine | None:
         """A component's engine if it is loaded."""
@@ -116,12 +117,12 @@ class Engines:
         self.runner.close()
 
     def _close(self) -> None:
-        with self._loading:
+        with self._loading, ExitStack() as closing:
             for engine in self._loaded.values():
-                engine.close()
+                closing.callback(engine.close)
 
 
-def content(bundle: Bundle, record: EngineRecord) -> tuple[str, ...]:
+def content(bundle: Bundle, record: EngineRecord) -> Content:
     """What an engine is made of: its provider, and the SHA-256 of its file and of each of its weight files.
 
     Two engines of the same content are one, whatever bundles and components they belong to.
@@ -129,10 +130,7 @@ def content(bundle: Bundle, record: EngineRecord) -> tuple[str, ...]:
     Raises:
         BundleError: a file that the manifest does not list.
     """
-    names = (record.path, *record.weights)
-    for name in names:
-        bundle.file(name)
-    return (record.provider, *(bundle.manifest.files[name].sha256 for name in names))
+    return (record.provider, *(bundle.sha256(name) for name in (record.path, *record.weights)))
 
 
 def no_engine(bundle: Bundle, component: str, held: Iterable[str]) -> BundleError:

@@ -9,17 +9,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypedDict, Unpack, overload
 
+from tokenizers import Tokenizer
+
 from .bundles.bundle import Bundle, open_bundle
+from .checks import boolean, integer, one_of, shown
 from .device.runner import DeviceRunner
 from .engines import Engines, content, no_engine
 from .errors import RequestError
 from .pipeline import Pipeline
-from .providers import PROVIDERS, Engine, available_threads, import_provider
-from .providers.choice import choose_provider, engines_here
-from .refiner import RefinedPipeline
+from .providers import PROVIDERS, Engine, available_threads
+from .providers.choice import Choice, choose_provider
+from .refiner import RefinedPipeline, check_latent_spaces
 from .requests.arguments import unknown_argument
-from .requests.checks import integer, one_of, shown
+from .samplers import model_schedule_from_config
+from .samplers.model_schedule import ModelSchedule
 from .text.embeddings import EmbeddingsCache
+from .text.prompt_encoder import PromptEncoder
 from .text.tokenizer import load_vocabulary, tokenizer_for
 
 Path = str | os.PathLike[str]
@@ -39,6 +44,7 @@ class LoadOptions(TypedDict, total=False):
     verify: bool
     offload: str | None
     embeddings_cache: int
+    plans_memory: int | None
     provider_options: Mapping[str, str] | None
 
 
@@ -55,6 +61,7 @@ def load(
     verify: bool = True,
     offload: str | None = None,
     embeddings_cache: int = EMBEDDINGS_CACHE,
+    plans_memory: int | None = None,
     provider_options: Mapping[str, str] | None = None,
     **unknown: object,
 ) -> Pipeline | RefinedPipeline:
@@ -70,11 +77,14 @@ def load(
         verify: check the SHA-256 of every file first.
         offload: ``"text"`` loads the text encoders when a text has to be encoded, and releases them after that.
         embeddings_cache: bytes of encoded texts to keep for calls with the same texts; 0 for none.
+        plans_memory: bytes of the device's memory that buffers and recorded graphs of earlier calls may keep for calls
+            of the same sizes; by default an eighth of all that it has. Those of the call at work always stay.
         provider_options: settings of ONNX Runtime's CUDA provider, by its names for them.
 
     Raises:
         BundleError: a bundle is missing, damaged or incomplete, or nothing here can run it.
-        RequestError: an unknown provider or option, a bad thread count, or a refiner with other latents.
+        RequestError: an unknown provider, an option that is not what it should be, or a refiner with other latents.
+        CheckpointError: a bundle's scheduler is not one that this version knows.
         EngineError: there is no GPU, or a provider refuses an engine.
         MissingDependencyError: the provider's library is not installed.
     """
@@ -82,108 +92,112 @@ def load(
         raise unknown_argument("load", name, ["refiner", *LoadOptions.__annotations__])
     if provider_options is not None and not isinstance(provider_options, Mapping):
         raise RequestError("provider_options", received=shown(provider_options), expected="options by name")
-    wishes = _Wishes(
+    common = _Common(
         threads=available_threads() if threads is None else integer("threads", threads, 1, MAX_THREADS),
-        verify=verify,
+        verify=boolean("verify", verify),
         offloads_text=offload is not None and one_of("offload", offload, ("text",)) == "text",
-        embeddings_cache=integer("embeddings_cache", embeddings_cache, 0, None),
         provider_options=dict(provider_options or {}),
+        embeddings=EmbeddingsCache(integer("embeddings_cache", embeddings_cache, 0, None)),
+        vocabularies={},
     )
-    # That a refiner is there is known at once, and not after the base has been loaded.
-    beside = None if refiner is None else open_bundle(refiner, verify=False)
-    base = _load(bundle, provider, wishes, {}, beside=beside)
-    if refiner is None:
-        return base
-    records = base.bundle.engines(base.provider).items()
-    shared = {content(base.bundle, record): component for component, record in records}
+    plans = None if plans_memory is None else integer("plans_memory", plans_memory, 0, None)
+    models = [_model(bundle, provider)]
+    choice = models[0].choice
+    if common.provider_options and not PROVIDERS[choice.name].has_options:
+        able = ", ".join(name for name, info in PROVIDERS.items() if info.has_options)
+        raise RequestError("provider_options", received=f"some for {choice.name}", expected=f"none, or provider={able}")
+    if refiner is not None:
+        models.append(_model(refiner, choice.name))
+        check_latent_spaces(models[0].bundle.manifest, models[1].bundle.manifest)
     with contextlib.ExitStack() as opened:
-        opened.callback(base.close)
-        second = _load(refiner, base.provider, wishes, shared, base.engines)
-        opened.callback(second.close)
-        pipe = RefinedPipeline(base, second)
+        runner = DeviceRunner(choice.module.open_device(*(model.bundle for model in models)), plans)
+        opened.callback(runner.close)
+        pipe: Pipeline | RefinedPipeline
+        pipe = base = _load(models[0], common, runner)
+        if refiner is not None:
+            pipe = RefinedPipeline(base, _load(models[1], common, runner, base.engines))
         opened.pop_all()
     return pipe
 
 
 @dataclass(frozen=True)
-class _Wishes:
-    """What is the same for a base model and its refiner."""
+class _Common:
+    """What a base model and its refiner have in common. ``vocabularies`` are by the SHA-256 of their files."""
 
     threads: int
     verify: bool
     offloads_text: bool
-    embeddings_cache: int
     provider_options: Mapping[str, str]
+    embeddings: EmbeddingsCache
+    vocabularies: dict[str, Future[Tokenizer]]
 
 
-def _load(
-    path: Path,
-    provider: str,
-    wishes: _Wishes,
-    shared: Mapping[tuple[str, ...], str],
-    others: Engines | None = None,
-    *,
-    beside: Bundle | None = None,
-) -> Pipeline:
-    """Load one bundle. Engines whose content is among the ``shared`` ones are components of the ``others``; the device
-    will also run those of the bundle ``beside``.
+@dataclass(frozen=True)
+class _Model:
+    """A bundle with all that is known of it before any of its engines is loaded.
+
+    ``tokenizers`` are the files of the text encoders that it was built with, by component.
     """
+
+    bundle: Bundle
+    choice: Choice
+    model_schedule: ModelSchedule
+    tokenizers: Mapping[str, str]
+
+
+def _model(path: Path, provider: str) -> _Model:
     bundle = open_bundle(path, verify=False)
-    chosen = choose_provider(bundle, provider)
-    if wishes.provider_options and not PROVIDERS[chosen].has_options:
-        able = ", ".join(name for name, info in PROVIDERS.items() if info.has_options)
-        raise RequestError("provider_options", received=f"some for {chosen}", expected=f"none, or provider={able}")
-    module = import_provider(chosen)
-    held = engines_here(bundle, chosen)
-    encodings = [encoding for encoding in bundle.manifest.text_encodings if encoding.tokenizer is not None]
-    texts = [encoding.component for encoding in encodings]
-    for component in (*texts, "denoiser"):
-        if component not in held:
-            raise no_engine(bundle, component, held)
-    needed = ["denoiser"] if wishes.offloads_text else [*texts, "denoiser"]
-    if "vae_decoder" in held:  # a bundle without one still gives latents
+    choice = choose_provider(bundle, provider)
+    tokenizers = {one.component: one.tokenizer for one in bundle.manifest.text_encodings if one.tokenizer is not None}
+    for component in (*tokenizers, "denoiser"):
+        if component not in choice.engines:
+            raise no_engine(bundle, component, choice.engines)
+    return _Model(bundle, choice, model_schedule_from_config(bundle.manifest.scheduler), tokenizers)
+
+
+def _load(model: _Model, common: _Common, runner: DeviceRunner, others: Engines | None = None) -> Pipeline:
+    """Load one bundle onto a runner's device; a refiner beside ``others``, which lend it the engines they have too."""
+    bundle, choice = model.bundle, model.choice
+    needed = ["denoiser"] if common.offloads_text else [*model.tokenizers, "denoiser"]
+    if others is None and "vae_decoder" in choice.engines:  # a bundle without one still gives latents, as refiners do
         needed.append("vae_decoder")
+    contents = {component: content(bundle, record) for component, record in choice.engines.items()}
     borrowed = {}  # of the others; not what is offloaded, which nobody else must see released
     if others is not None:
-        of_texts = texts if wishes.offloads_text else []
-        contents = {name: content(bundle, record) for name, record in held.items() if name not in of_texts}
-        borrowed = {name: shared[found] for name, found in contents.items() if found in shared}
-    on_device = (bundle,) if beside is None else (bundle, beside)
-    runner = DeviceRunner(module.open_device(*on_device)) if others is None else others.runner
+        theirs = {held: component for component, held in others.contents.items()}
+        own = model.tokenizers if common.offloads_text else ()
+        borrowed = {name: theirs[held] for name, held in contents.items() if held in theirs and name not in own}
 
     def load_engine(component: str) -> Engine:
-        if component not in held:
-            raise no_engine(bundle, component, held)
+        if component not in contents:
+            raise no_engine(bundle, component, contents)
         if others is not None and component in borrowed:
             return others[borrowed[component]]
-        record, options = held[component], wishes.provider_options
-        return module.load_engine(bundle, record, device=runner.device, threads=wishes.threads, options=options)
+        record, options = choice.engines[component], common.provider_options
+        return choice.module.load_engine(bundle, record, device=runner.device, threads=common.threads, options=options)
 
-    files = {encoding.tokenizer for encoding in encodings if encoding.tokenizer is not None}
     with runner.device.active(), contextlib.ExitStack() as opened:
-        if others is None:
-            opened.callback(runner.close)
         # Parsing the vocabulary, building sessions and hashing run side by side: that halves the start on two
         # processors.
-        with ThreadPoolExecutor(max(3, min(wishes.threads, 8))) as pool:
-            vocabularies = {name: pool.submit(lambda file: load_vocabulary(bundle.read(file)), name) for name in files}
+        with ThreadPoolExecutor(max(3, min(common.threads, 8))) as pool:
+            for file in model.tokenizers.values():
+                if bundle.sha256(file) not in common.vocabularies:
+                    parsed = pool.submit(lambda name: load_vocabulary(bundle.read(name)), file)
+                    common.vocabularies[bundle.sha256(file)] = parsed
             engines = {name: pool.submit(load_engine, name) for name in needed}
             opened.callback(_close, [engine for name, engine in engines.items() if name not in borrowed])
-            if wishes.verify:
+            if common.verify:
                 bundle.verify()  # before any engine complains about a file that it cannot read
             loaded = {name: future.result() for name, future in engines.items()}
             tokenizers = {
-                e.component: tokenizer_for(e, vocabularies[e.tokenizer].result()) for e in encodings if e.tokenizer
+                one.component: tokenizer_for(one, common.vocabularies[bundle.sha256(one.tokenizer)].result())
+                for one in bundle.manifest.text_encodings
+                if one.tokenizer is not None
             }
         opened.pop_all()
-    return Pipeline(
-        bundle,
-        chosen,
-        Engines(bundle, chosen, loaded, load_engine, runner),
-        tokenizers,
-        EmbeddingsCache(wishes.embeddings_cache),
-        offloads_text=wishes.offloads_text,
-    )
+    held = Engines(bundle, contents, loaded, load_engine, runner)
+    prompt_encoder = PromptEncoder(held, tokenizers, common.embeddings, offloads=common.offloads_text)
+    return Pipeline(bundle, choice.name, held, prompt_encoder, model.model_schedule)
 
 
 def _close(engines: Iterable[Future[Engine]]) -> None:

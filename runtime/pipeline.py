@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
 
 from ..kernels.reference import bytes_from_image
 from .bundles.bundle import Bundle
-from .bundles.manifest import TextEncoding
-from .device.dlpack import is_elsewhere
+from .checks import boolean, integer, numbers
+from .device.dlpack import array_of, is_elsewhere, is_tensor
 from .engines import Engines
-from .errors import DeviceError
-from .images.decode import decode, decode_bytes, decode_on_device, decoding_from
+from .images.decode import decode, decode_bytes, decode_on_device
 from .images.encode import encode
 from .images.output import Output, provenance_of
 from .loop.callback import Observer, StepCallback, observer_of
@@ -32,19 +28,17 @@ from .loop.warmup import warm_up
 from .noise.sources import noise_sources
 from .noise.steps import StepNoise, step_noise
 from .noise.torch_cpu import NoiseSource
+from .owner import Owner
 from .requests.arguments import CallArguments, Size, check_names
-from .requests.checks import integer, numbers
+from .requests.decoding import decoding_from
 from .requests.request import MAX_IMAGES, Request, request_from_arguments
 from .requests.sizes import sizes_of_runs
-from .samplers import SamplerTable, model_schedule_from_config
-from .text.conditioning import conditioning_rows, encode_texts, unique_texts
-from .text.embeddings import EmbeddingsCache
-from .text.tokenizer import token_ids
+from .samplers import SamplerTable
+from .samplers.model_schedule import ModelSchedule
+from .text.prompt_encoder import PromptEncoder
 from .timing import Timings
 
 Array = NDArray[np.float32]
-
-logger = logging.getLogger(__name__)
 
 #: Arguments that may be tensors on the device.
 _TENSORS = {"latents", "image", "mask_image", "depth_map"}
@@ -59,7 +53,7 @@ class Run:
     stopped: bool
 
 
-class Pipeline:
+class Pipeline(Owner):
     """A loaded bundle. Calls keep no state in it, so one pipeline serves any number of threads.
 
     It owns engines: use it as a context manager, or call ``close``.
@@ -70,26 +64,14 @@ class Pipeline:
         bundle: Bundle,
         provider: str,
         engines: Engines,
-        tokenizers: Mapping[str, Tokenizer],
-        embeddings: EmbeddingsCache,
-        *,
-        offloads_text: bool,
+        prompt_encoder: PromptEncoder,
+        model_schedule: ModelSchedule,
     ):
         self.bundle = bundle
         self.provider = provider
         self.engines = engines
-        self.embeddings = embeddings
-        self._tokenizers = dict(tokenizers)
-        self._offloads_text = offloads_text
-        self._model_schedule = model_schedule_from_config(bundle.manifest.scheduler)
-
-    def __enter__(self) -> Pipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.prompt_encoder = prompt_encoder
+        self._model_schedule = model_schedule
 
     def close(self) -> None:
         """Release the engines. A closed pipeline cannot be called."""
@@ -124,7 +106,8 @@ class Pipeline:
             streams = noise_sources(request.rng, request.seeds, self.engines.runner)
             with self.engines.runner.turn():
                 run = self.run(request, table, streams, timings, observer)
-                images = self.images(run.latents, request, timings)
+                decoded = self.images(run.latents, request, timings)
+        images = finished(decoded, request, timings)
         made = provenance_of(request, table, self.bundle, self.provider, run.steps_done if run.stopped else None)
         return Output(images, request.seeds, timings, made, run.steps_done)
 
@@ -140,7 +123,8 @@ class Pipeline:
             BundleError: the bundle has no such decoder.
         """
         decoding = decoding_from(decoder, tile_size, tile_overlap, self.bundle.manifest)
-        return decode(self.engines, numbers("latents to decode", latents), decoding, Timings())
+        name = "latents to decode"
+        return decode(self.engines, numbers(name, self._on_host(name, latents)), decoding, Timings())
 
     def preview(self, latents: Array) -> list[Image.Image]:
         """Latents as pictures by the bundle's tiny decoder, fast enough for every step of a callback.
@@ -150,29 +134,40 @@ class Pipeline:
         """
         return _pil(self.decode(latents, decoder="tiny"))
 
-    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1) -> None:
+    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1, pictures: bool = False) -> None:
         """Prepare pictures of these sizes, (width, height) in pixels, so that calls for them only run.
 
-        On a GPU they record nothing and allocate nothing then. Any number of sizes may be prepared one after another.
+        On a GPU they record nothing then, and allocate nothing but what they give away (``output_type="dlpack"``).
+        Any number of sizes may be prepared one after another. Not prepared are tiles, skip-layer guidance, schedules of
+        more than 254 evaluations, and prompts of T5 that are longer than the bundle's default.
+
+        Args:
+            sizes: of the pictures.
+            num_images_per_prompt: how many at a time; two prompts of one picture each are two as well.
+            pictures: also calls that start from pictures; inpainting and editing always do.
 
         Raises:
             RequestError: no sizes, or one that the bundle was not built for.
             DeviceMemoryError: the device has too little memory for one of them; the others can be used.
         """
+        self.prepare(sizes, num_images_per_prompt, pictures=boolean("pictures", pictures), decodes=True)
+
+    # What a call is made of; a pipeline with a refiner makes its calls of the same parts.
+
+    def prepare(self, sizes: Sequence[Size], num_images_per_prompt: int, *, pictures: bool, decodes: bool) -> None:
+        """Prepare runs of these sizes, which start from pictures and are decoded, or not."""
         manifest = self.bundle.manifest
         images = integer("num_images_per_prompt", num_images_per_prompt, 1, MAX_IMAGES)
         scale = manifest.latent_space.scale
         latents = [(height // scale, width // scale) for height, width in sizes_of_runs(sizes, manifest)]
-        warm_up(self.engines, latents, images, texts=not self._offloads_text)
-
-    # What a call is made of; a pipeline with a refiner makes its calls of the same parts.
+        texts = not self.prompt_encoder.offloads
+        warm_up(self.engines, latents, images, texts=texts, pictures=pictures, decodes=decodes)
 
     def request(self, prompt: str | Sequence[str], **arguments: Unpack[CallArguments]) -> Request:
         """Check the arguments of a call."""
         check_names(arguments)
         for name in _TENSORS & arguments.keys():
-            if is_elsewhere(tensor := arguments[name]):  # type: ignore[literal-required]
-                arguments[name] = self.engines.runner.fetch(name, tensor)  # type: ignore[literal-required]
+            arguments[name] = self._on_host(name, arguments[name])  # type: ignore[literal-required]
         return request_from_arguments(self.bundle.manifest, prompt, **arguments)
 
     def table(self, request: Request) -> SamplerTable:
@@ -188,7 +183,7 @@ class Pipeline:
         observer: Observer | None,
     ) -> Run:
         """Run the steps of a request; ``streams`` gives each image its noise."""
-        rows = self._encode_prompts(request, timings)
+        rows = self.prompt_encoder.rows(request, timings)
         with timings.stage("prepare"):
             start = start_of(
                 request, table, self.bundle.manifest, streams, lambda pixels: encode(self.engines, pixels, timings)
@@ -199,58 +194,22 @@ class Pipeline:
             return _follow(steps, observer)
 
     def images(self, latents: Array, request: Request, timings: Timings) -> Any:
-        """Latents in the form that the request asks for."""
+        """Latents in the form that the request asks for; as pictures for people not before ``finished``."""
         if request.decoding is None:
             return latents
         if request.output_type == "np":
             return decode(self.engines, latents, request.decoding, timings)
         if request.output_type == "dlpack":
             return decode_on_device(self.engines, latents, request.decoding, timings)
-        pictures = []
-        for picture in decode_bytes(self.engines, latents, request.decoding, timings):
-            with timings.stage("postprocess"):
-                pictures.append(Image.fromarray(picture[0]))
-        return pictures
+        return list(decode_bytes(self.engines, latents, request.decoding, timings))
 
-    def _encode_prompts(self, request: Request, timings: Timings) -> dict[str, NDArray[Any]]:
-        manifest = self.bundle.manifest
-        texts = unique_texts(request, zero_omitted=manifest.force_zeros_for_empty_prompt)
-        cut: dict[str, list[str]] = {}  # what there is to say of a prompt -> the encoders of which that is true
-
-        def reporter(component: str) -> Callable[[str], None]:
-            return lambda said: cut.setdefault(said, []).append(component)
-
-        with timings.stage("tokenize"):
-            ids = {
-                encoding.component: token_ids(
-                    self._tokenizers[encoding.component],
-                    encoding,
-                    [of_encoders[number] for of_encoders in texts],
-                    request.max_sequence_length if encoding.max_tokens > encoding.tokens else None,
-                    reporter(encoding.component),
-                )
-                for number, encoding in enumerate(manifest.text_encodings)
-                if encoding.tokenizer is not None
-            }
-        for said, components in cut.items():
-            logger.warning("%s: %s", ", ".join(components), said)
-        with timings.stage("text"):
-            states = encode_texts(manifest, ids, lambda encoding, tokens: self._encode(encoding, tokens, timings))
-            return conditioning_rows(manifest, request, texts, states)
-
-    def _encode(self, encoding: TextEncoding, tokens: NDArray[np.int64], timings: Timings) -> dict[str, NDArray[Any]]:
-        """One text encoder's outputs; an offloaded one is loaded where the texts are new, and released at once."""
-        component, offloads = encoding.component, self._offloads_text
-        try:
-            return self.embeddings.encode(
-                component, tokens, lambda ids: self.engines.run(component, {"input_ids": ids}, timings)
-            )
-        except DeviceError:
-            offloads = False  # a failed device gives nothing back before it is closed
-            raise
-        finally:
-            if offloads:
-                self.engines.release(component)
+    def _on_host(self, name: str, value: Any) -> Any:
+        """Tensors of other libraries as arrays, everything else as it is."""
+        if isinstance(value, list):
+            return [self._on_host(name, one) for one in value]
+        if not is_tensor(value):
+            return value
+        return self.engines.runner.fetch(name, value) if is_elsewhere(value) else array_of(name, value)
 
     def _task(
         self,
@@ -262,7 +221,7 @@ class Pipeline:
     ) -> Task:
         """What there is to denoise, with what the denoiser takes beside the noisy latents."""
         edit = start.image_latents is not None
-        skips = request.skip_layers is not None
+        skips = request.guidance.skip_layers is not None
         return Task(
             table,
             start.state,
@@ -271,9 +230,17 @@ class Pipeline:
             kept=start.kept,
             extra_channels=start.image_latents if edit else start.extra_channels,
             image_guidance_scale=request.source.image_guidance_scale if edit else None,
-            skip_scales=skip_scales(request.skip_layers, table) if skips else None,
-            guidance_rescale=request.guidance_rescale,
+            skip_scales=skip_scales(request.guidance.skip_layers, table) if skips else None,
+            guidance_rescale=request.guidance.rescale,
         )
+
+
+def finished(images: Any, request: Request, timings: Timings) -> Any:
+    """What a call returns of ``Pipeline.images``: the part that takes no device, so that it is the next call's."""
+    if request.decoding is None or request.output_type != "pil":
+        return images
+    with timings.stage("postprocess"):
+        return [Image.fromarray(picture[0]) for picture in images]
 
 
 def _follow(steps: Generator[DenoiseStep, Array | None, Array], observer: Observer | None) -> Run:

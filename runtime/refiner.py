@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .bundles.manifest import Manifest
+from .checks import fraction
 from .errors import RequestError
 from .images.output import Output, provenance_of
+from .images.per_image import each
 from .images.provenance import RefinerProvenance
 from .loop.callback import StepCallback, observer_of
 from .noise.sources import noise_sources
-from .pipeline import Pipeline
+from .owner import Owner
+from .pipeline import Pipeline, finished
 from .requests.arguments import CallArguments, Size
-from .requests.checks import fraction
 from .requests.request import Request
 from .samplers import SamplerTable
 from .timing import Timings
@@ -36,30 +38,12 @@ _OF_THE_BASE = (
 )  # fmt: skip
 
 
-class RefinedPipeline:
+class RefinedPipeline(Owner):
     """Two pipelines whose latents are the same. It owns both: use it as a context manager, or call ``close``."""
 
     def __init__(self, base: Pipeline, refiner: Pipeline):
         self.base = base
         self.refiner = refiner
-        spaces = [
-            (pipe.bundle.manifest.latent_space.channels, pipe.bundle.manifest.latent_space.scale)
-            for pipe in (base, refiner)
-        ]
-        if spaces[0] != spaces[1]:
-            raise RequestError(
-                f"the refiner {refiner.bundle.manifest.name} has other latents than {base.bundle.manifest.name}",
-                received=f"{spaces[1][0]} channels, {spaces[1][1]} pixels each",
-                expected=f"{spaces[0][0]} channels, {spaces[0][1]} pixels each",
-            )
-
-    def __enter__(self) -> RefinedPipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Release the engines of both."""
@@ -107,7 +91,8 @@ class RefinedPipeline:
                     observer = observer_of(callback_on_step_end, self, steps_before=done)
                     run = self.refiner.run(second, tables[1], streams, timings, observer)
                     done += run.steps_done
-                images = self.base.images(run.latents, first, timings)
+                decoded = self.base.images(run.latents, first, timings)
+        images = finished(decoded, first, timings)
         refiner = RefinerProvenance(
             bundle=self.refiner.bundle.manifest.name,
             bundle_hash=self.refiner.bundle.hash,
@@ -136,10 +121,10 @@ class RefinedPipeline:
         """Latents as pictures by the base's tiny decoder; see ``Pipeline.preview``."""
         return self.base.preview(latents)
 
-    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1) -> None:
+    def warmup(self, sizes: Sequence[Size], *, num_images_per_prompt: int = 1, pictures: bool = False) -> None:
         """Prepare both models for pictures of these sizes; see ``Pipeline.warmup``."""
-        self.base.warmup(sizes, num_images_per_prompt=num_images_per_prompt)
-        self.refiner.warmup(sizes, num_images_per_prompt=num_images_per_prompt)
+        self.base.warmup(sizes, num_images_per_prompt=num_images_per_prompt, pictures=pictures)
+        self.refiner.prepare(sizes, num_images_per_prompt, pictures=False, decodes=False)
 
     def _requests(
         self, prompt: str | Sequence[str], handover: float | None, strength: float | None, arguments: CallArguments
@@ -169,8 +154,23 @@ class RefinedPipeline:
         second_part["seed"] = first.seeds
         if first.num_inference_steps is not None:  # each bundle may have another default
             second_part["num_inference_steps"] = first.num_inference_steps
-        second_part["guidance_scale"] = first.guidance_scale
+        second_part["guidance_scale"] = first.guidance.scale
         return first, self.refiner.request(prompt, **second_part)
+
+
+def check_latent_spaces(base: Manifest, refiner: Manifest) -> None:
+    """Refuse a refiner that cannot go on from the base's latents.
+
+    Raises:
+        RequestError: their channels or their sizes differ.
+    """
+    ours, theirs = (
+        f"{space.channels} channels, {space.scale} pixels each" for space in (base.latent_space, refiner.latent_space)
+    )
+    if ours != theirs:
+        raise RequestError(
+            f"the refiner {refiner.name} has other latents than {base.name}", received=theirs, expected=ours
+        )
 
 
 def going_on(request: Request, latents: Array, base: SamplerTable, refiner: SamplerTable) -> Request:
@@ -181,4 +181,4 @@ def going_on(request: Request, latents: Array, base: SamplerTable, refiner: Samp
     if request.source.denoising_start is not None:
         scale = refiner.start_signal / float(base.state_signal[-1])
         latents = latents if scale == 1 else latents * np.float32(scale)
-    return replace(request, source=replace(request.source, latents=latents))
+    return replace(request, source=replace(request.source, latents=each(latents)))

@@ -30,25 +30,24 @@ with contextlib.suppress(ModuleNotFoundError):  # the tests for GPUs do without 
     settings.load_profile("repeatable")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-if not Path("/dev/nvidiactl").exists():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which diffusers does too
-
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     # One processor for each worker: torch and ONNX Runtime take one thread for each processor they may use, and their
     # workers spin, so two workers with two threads each would wait for one another most of the time.
     processors = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {processors[int(worker.removeprefix("gw")) % len(processors)]})
 
+from latentrt.runtime.device.driver import gpu_target  # noqa: E402  # numpy counts the processors when it is imported
+
+HAS_GPU = gpu_target() is not None
+if not HAS_GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported, which diffusers does too
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need a GPU are skipped where there is none, before anything is made for them."""
-    for_gpus = [item for item in items if item.get_closest_marker("gpu")]
-    if for_gpus:
-        from latentrt.runtime.device.driver import gpu_target
-
-        missing = gpu_target() is None
-        for item in for_gpus:
-            item.add_marker(pytest.mark.skipif(missing, reason="no NVIDIA GPU"))
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skipif(not HAS_GPU, reason="no NVIDIA GPU"))
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ from ..launch import (
     CompiledKernel,
     KernelIndex,
 )
+from ..layout import LAYOUT
 from . import denoise_step, guidance_statistics, image_from_decoded, pack_rows, philox_normal, pixels_from_image
 from .source import KernelSource
 
@@ -92,7 +93,9 @@ def compile_kernels(
                     continue
                 (out / kernel.file).write_bytes(code)
                 compiled.append(kernel)
-    index = KernelIndex(schema_version=SCHEMA_VERSION, key=kernels_key(targets, dtypes), kernels=tuple(compiled))
+    index = KernelIndex(
+        schema_version=SCHEMA_VERSION, layout=LAYOUT, key=kernels_key(targets, dtypes), kernels=tuple(compiled)
+    )
     (out / INDEX_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(index), indent=2) + b"\n")
     return index
 

@@ -9,11 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import path as checked_path
 from ..errors import BundleError
-from ..requests.checks import path as checked_path
-from .manifest import MANIFEST_NAME, EngineRecord, Manifest, decode_manifest
-
-REBUILD = "build the bundle again: latentrt build-engines CHECKPOINT --out BUNDLE --force"
+from .manifest import MANIFEST_NAME, REBUILD, EngineRecord, Manifest, decode_manifest
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,11 @@ class Bundle:
                 remedy="do not use this bundle; " + REBUILD,
             )
         return path
+
+    def sha256(self, name: str) -> str:
+        """The SHA-256 that the manifest has of a listed file."""
+        self.file(name)
+        return self.manifest.files[name].sha256
 
     def read(self, name: str) -> bytes:
         """The content of a listed file."""

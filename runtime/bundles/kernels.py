@@ -5,8 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from ...kernels.launch import INDEX_NAME, SCHEMA_VERSION, KernelIndex, KernelSet
+from ...kernels.layout import LAYOUT
 from ..errors import BundleError
-from .bundle import REBUILD, Bundle
+from .bundle import Bundle
+from .manifest import REBUILD
 
 KERNEL_FOLDER = "kernels"
 
@@ -24,11 +26,11 @@ def kernels_of(bundle: Bundle) -> KernelSet | None:
         index = msgspec.json.decode(bundle.read(name), type=KernelIndex)
     except msgspec.MsgspecError as error:
         raise BundleError(f"{bundle.path}: {name} cannot be read", received=str(error), remedy=REBUILD) from None
-    if index.schema_version != SCHEMA_VERSION:
+    if (index.schema_version, index.layout) != (SCHEMA_VERSION, LAYOUT):
         raise BundleError(
             f"{bundle.path}: kernels of another LatentRT",
-            received=f"schema version {index.schema_version}",
-            expected=SCHEMA_VERSION,
+            received=f"schema version {index.schema_version}, layout {index.layout}",
+            expected=f"{SCHEMA_VERSION}, {LAYOUT}",
             remedy=REBUILD,
         )
     return KernelSet(index, lambda file: bundle.read(f"{KERNEL_FOLDER}/{file}"))

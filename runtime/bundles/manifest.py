@@ -16,6 +16,8 @@ from .spec import TOKENS_PER_CHUNK, Profile, TensorSpec
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 2
 
+REBUILD = "build the bundle again: latentrt build-engines CHECKPOINT --out BUNDLE --force"
+
 
 class FileRecord(msgspec.Struct, frozen=True):
     """What a file of the bundle must be: its size in bytes and its SHA-256."""
@@ -210,7 +212,6 @@ def decode_manifest(data: bytes, *, where: str) -> Manifest:
     Raises:
         BundleError: not JSON, another structure, or another schema version than this LatentRT's.
     """
-    rebuild = "build the bundle again: latentrt build-engines CHECKPOINT --out BUNDLE --force"
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
         if version == SCHEMA_VERSION:
@@ -220,12 +221,12 @@ def decode_manifest(data: bytes, *, where: str) -> Manifest:
             f"{where}: {MANIFEST_NAME} cannot be read",
             received=str(error),
             expected=f"a manifest of schema version {SCHEMA_VERSION}",
-            remedy=rebuild,
+            remedy=REBUILD,
         ) from None
     newer = version > SCHEMA_VERSION
     raise BundleError(
         f"{where}: made by {'a newer' if newer else 'an older'} LatentRT",
         received=f"schema version {version}",
         expected=SCHEMA_VERSION,
-        remedy=f"upgrade latentrt, or {rebuild}" if newer else rebuild,
+        remedy=f"upgrade latentrt, or {REBUILD}" if newer else REBUILD,
     )

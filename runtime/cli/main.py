@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _handle_signals()
     try:
-        return _dispatch(arguments)
+        return dispatch(arguments)
     except LatentRTError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _dispatch(arguments: list[str]) -> int:
+def dispatch(arguments: list[str]) -> int:
+    """Run the command that the first argument names; returns its exit status. Errors come out of it."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0

@@ -6,7 +6,7 @@ Kernels are the compiled ones of the bundle. All work goes to one stream.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,9 +19,10 @@ from cuda.core.utils import StridedMemoryView
 from numpy.typing import DTypeLike, NDArray
 
 from ...kernels.launch import PTX, CompiledKernel, KernelSet, grid, kernel_arguments
-from ..errors import CaptureError, EngineError, LatentRTError, RequestError
+from ..errors import CaptureError, DeviceMemoryError, EngineError, LatentRTError, RequestError
+from ..owner import Owner
 from .cuda_memory import CudaBuffer, CudaStaging, checked, device_allocation, device_errors, memory_figure
-from .dlpack import CUDA, CUDA_MANAGED, DLPACK_DEVICES
+from .dlpack import CUDA, CUDA_MANAGED, DLPACK_DEVICES, is_contiguous
 from .driver import check_driver
 from .interface import Buffer, Counts, Event, Launch, Stream
 
@@ -128,8 +129,12 @@ class CudaStream:
                     checked(self._name, driver.cuGraphDestroy(recorded))
                 raise
             capture.graph = self._executable(checked(self._name, driver.cuStreamEndCapture(stream)))
+        except DeviceMemoryError:
+            raise
         except LatentRTError as error:
-            raise CaptureError(error.subject, received=error.received, expected=error.expected) from error
+            raise CaptureError(
+                error.subject, received=error.received, expected=error.expected, remedy=error.remedy
+            ) from error
         finally:
             if collects:
                 gc.enable()
@@ -154,7 +159,7 @@ class CudaStream:
         return graph
 
 
-class CudaDevice:
+class CudaDevice(Owner):
     """One GPU, by its ordinal, with the kernels of a bundle."""
 
     def __init__(self, kernels: KernelSet | None, ordinal: int = 0):
@@ -211,9 +216,11 @@ class CudaDevice:
         try:
             view = StridedMemoryView.from_dlpack(tensor, stream_ptr=self.stream.handle)
             shape, strides, dtype = tuple(view.shape), view.strides, view.dtype
-        except (BufferError, NotImplementedError, TypeError) as error:
+        except BufferError as error:  # the other library does not give it away
+            raise RequestError(name, received=str(error), expected="a tensor that DLPack can hand over") from error
+        except (NotImplementedError, TypeError) as error:
             raise RequestError(name, received=str(error), expected="a dtype that numpy has") from error
-        if strides is not None and not _is_contiguous(shape, strides):
+        if strides is not None and not is_contiguous(shape, strides):
             raise RequestError(name, received=f"strides {list(strides)}", expected="a contiguous one")
         return CudaBuffer(view, int(view.ptr), shape, dtype, self._ordinal)
 
@@ -252,13 +259,3 @@ class CudaDevice:
                 module = ObjectCode.from_ptx(code) if record.target == PTX else ObjectCode.from_cubin(code)
                 self._loaded[record.file] = module.get_kernel(record.symbol)
         return self._loaded[record.file]
-
-
-def _is_contiguous(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether elements follow one another; strides, in elements, of axes of size 1 mean nothing."""
-    step = 1
-    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
-        if size != 1 and stride != step:
-            return False
-        step *= size
-    return True

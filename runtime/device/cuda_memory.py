@@ -20,7 +20,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import DeviceError, DeviceMemoryError, EngineError, LatentRTError
 from .dlpack import CUDA
-from .memory import REMEDY, not_enough_memory
+from .memory import REMEDY, gigabytes, not_enough_memory
 
 
 def checked(device: str, result: tuple[Any, ...]) -> Any:
@@ -152,7 +152,12 @@ class CudaStaging:
     ):
         kind = np.dtype(dtype)
         size = max(int(np.prod(shape)) * kind.itemsize, 1)
-        pointer = int(checked(device, driver.cuMemAllocHost(size)))
+        status, address = driver.cuMemAllocHost(size)
+        if status == driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
+            subject = f"{device}: the host has no {gigabytes(size)} that the GPU could read and write by itself"
+            raise DeviceMemoryError(subject, remedy="free memory of the host, or raise the container's limit of it")
+        checked(device, (status,))
+        pointer = int(address)
         memory = (ctypes.c_ubyte * size).from_address(pointer)
         self.array: NDArray[Any] = np.frombuffer(memoryview(memory), kind, count=int(np.prod(shape))).reshape(shape)
 

@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...kernels.host import KERNELS
 from ..errors import CaptureError, EngineError, RequestError
+from ..owner import Owner
 from .dlpack import DLPACK_DEVICES, ON_HOST
 from .interface import Buffer, Counts, Event, Launch, Stream
 from .memory import not_enough_memory
@@ -168,7 +169,7 @@ class HostStream:
         self._counts.synchronizations += 1
 
 
-class HostDevice:
+class HostDevice(Owner):
     """The host's memory, of which ``limit`` bytes may be taken (by default what the machine has)."""
 
     def __init__(self, limit: int | None = None):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -123,6 +123,7 @@ class Stream(Protocol):
 
         Raises:
             CaptureError: something in the block cannot be recorded. The stream goes on as if nothing had been.
+            DeviceMemoryError: there is no memory for the graph, or for what is in the block; the same holds then.
         """
 
     def synchronize(self) -> None:
@@ -142,7 +143,10 @@ class Counts:
 
 
 class Device(Protocol):
-    """A device. Whoever takes buffers from it closes them first, then it."""
+    """A device, closed at the end of a ``with`` block or by ``close``. Whoever takes buffers closes those before it."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *raised: Any) -> None: ...
 
     @property
     def name(self) -> str: ...
@@ -208,7 +212,11 @@ class Execution(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """Whether ``enqueue`` may be recorded in a graph."""
+        """Whether ``enqueue`` may be recorded in a graph, asked after the first run.
+
+        Raises:
+            CaptureError: the provider's runs may, and this one may not.
+        """
 
     @property
     def outputs(self) -> Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]:

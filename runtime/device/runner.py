@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DeviceError, DeviceMemoryError, EngineError
-from ..timing import Timings
-from .graphs import EnginePlan
+from ..owner import Owner
 from .interface import Buffer, Device, DeviceEngine
 from .memory import gigabytes
 from .turns import Turns
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 #: The share of a device's memory that plans may keep: buffers and recorded graphs, not weights.
 PLANS_SHARE = 1 / 8
@@ -39,17 +38,18 @@ AnyPlan = TypeVar("AnyPlan", bound=Plan)
 T = TypeVar("T")
 
 
-class DeviceRunner:
+class DeviceRunner(Owner):
     """Owns a device and everything on it; engines' weights belong to ``Engines``.
 
     Calls from many threads take turns, in the order in which they come. The turn also covers the one workspace that all
     executions compute in. Plans are kept, the least recently used of them dropped when they hold more than ``limit``
-    bytes or when memory is short.
+    bytes or when memory is short; when it still is, so is the workspace. ``dropped`` counts both.
     """
 
     def __init__(self, device: Device, limit: int | None = None):
         self.device = device
         self.capture_refused = False  # at least once
+        self.dropped = 0
         self._limit = int(device.memory()[1] * PLANS_SHARE) if limit is None else limit
         self._turns = Turns()
         self._plans: OrderedDict[tuple[PlanKey, int], Plan] = OrderedDict()
@@ -79,15 +79,6 @@ class DeviceRunner:
                 self._failure = error
                 raise
 
-    def run(
-        self, engine: DeviceEngine, inputs: Mapping[str, NDArray[Any]], timings: Timings
-    ) -> dict[str, NDArray[Any]]:
-        """Run an engine on host arrays of its own dtypes; returns new arrays."""
-        tensors = {name: (value.shape, value.dtype) for name, value in inputs.items()}
-        key = (engine, tuple(tensors.items()))
-        with self.turn(), self.plan(key, lambda: EnginePlan(self, engine, tensors)) as plan:
-            return plan.run(inputs, timings)
-
     def fetch(self, name: str, tensor: Any) -> NDArray[Any]:
         """Another library's tensor on the device as an array of the host; ``name`` is what a caller knows it by.
 
@@ -115,7 +106,7 @@ class DeviceRunner:
             number += 1
         full = (key, number)
         if full not in self._plans:
-            self._plans[full] = self.make(make)
+            self._plans[full] = self.with_room(make)
         self._plans.move_to_end(full)
         self._in_use[full] += 1
         try:
@@ -138,7 +129,7 @@ class DeviceRunner:
             self.device.stream.synchronize()
             self._workspace.close()
             self._workspace = None
-        self._workspace = self.make(lambda: self.device.allocate((nbytes,), "uint8"))
+        self._workspace = self.with_room(lambda: self.device.allocate((nbytes,), "uint8"))
         return self._workspace
 
     def release(self, engine: DeviceEngine) -> None:
@@ -149,7 +140,7 @@ class DeviceRunner:
                 del self._in_use[key]
                 self._plans.pop(key).close()
 
-    def holds(self, close_engines: Callable[[], None]) -> None:
+    def before_close(self, close_engines: Callable[[], None]) -> None:
         """Engines on the device, which ``close`` closes when nothing runs them any more, and before the device."""
         self._engines.append(close_engines)
 
@@ -167,19 +158,27 @@ class DeviceRunner:
                 raise EngineError(subject, remedy="return False from the callback, and close it after the call")
             self._closed = True
             buffers = () if self._workspace is None else (self._workspace.close,)
-            freed = contextlib.nullcontext() if self._failure is None else contextlib.suppress(DeviceError)
-            for close in (*(plan.close for plan in self._plans.values()), *buffers, *self._engines, self.device.close):
-                with freed, self.device.active():  # a failed device refuses to free what is lost anyway
-                    close()
+            with contextlib.ExitStack() as closing:  # what comes after one that fails is closed all the same
+                for close in (
+                    self.device.close,
+                    *self._engines,
+                    *buffers,
+                    *(plan.close for plan in self._plans.values()),
+                ):
+                    closing.callback(self._free, close)
             self._plans.clear()
 
-    def make(self, maker: Callable[[], T]) -> T:
-        """What ``maker`` makes of memory, for which plans are dropped until there is enough or none is left."""
+    def with_room(self, maker: Callable[[], T]) -> T:
+        """What ``maker`` makes of memory, for which plans and then the workspace are dropped until there is enough.
+
+        Raises:
+            DeviceMemoryError: there is not, with nothing left to drop.
+        """
         while True:
             try:
                 return maker()
             except DeviceMemoryError:
-                if not self._drop_one():
+                if not self._drop_one() and not self._drop_workspace():
                     raise
 
     def _drop_down_to(self, limit: int) -> None:
@@ -190,10 +189,27 @@ class DeviceRunner:
         """Drop the plan that was used least recently; False if all are in use."""
         for key, plan in self._plans.items():
             if not self._in_use[key]:
-                LOG.info("dropped %s, %s", plan, gigabytes(plan.nbytes))
+                logger.info("dropped %s, %s", plan, gigabytes(plan.nbytes))
                 del self._plans[key]
                 del self._in_use[key]
+                self.dropped += 1
                 self.device.stream.synchronize()
                 plan.close()
                 return True
         return False
+
+    def _drop_workspace(self) -> bool:
+        """Free the workspace; False if there is none, or plans in use may compute in it."""
+        if self._workspace is None or any(self._in_use.values()):
+            return False
+        logger.info("dropped the workspace, %s", gigabytes(self._workspace.nbytes))
+        self.dropped += 1
+        self.device.stream.synchronize()
+        self._workspace.close()
+        self._workspace = None
+        return True
+
+    def _free(self, close: Callable[[], None]) -> None:
+        freed = contextlib.nullcontext() if self._failure is None else contextlib.suppress(DeviceError)
+        with freed, self.device.active():  # a failed device refuses to free what is lost anyway
+            close()

@@ -4,60 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.reference import bytes_from_image, image_from_decoded
 from ..bundles.manifest import Manifest
-from ..bundles.spec import AxisRange, Profile
 from ..device.interface import Buffer
 from ..engines import Engines
-from ..errors import BundleError, RequestError
-from ..requests.checks import fraction, integer, one_of
+from ..errors import RequestError
+from ..requests.decoding import Decoding
 from ..timing import Timings
 from .picture_plan import PicturePlan
-from .tiles import in_tiles
+from .tiles import in_tiles, tile_side
 
 Array = NDArray[np.float32]
-
-DECODERS = {"vae": "vae_decoder", "tiny": "tiny_decoder"}
-MAX_TILE_OVERLAP = 0.5
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How latents become pictures: by which component, in tiles of how many pixels (None: as needed), overlapping."""
-
-    component: str
-    tile_size: int | None
-    tile_overlap: float
-
-
-def decoding_from(decoder: str, tile_size: int | None, tile_overlap: float, manifest: Manifest) -> Decoding:
-    """Check the arguments about decoding.
-
-    Raises:
-        RequestError: an unknown decoder, a tile that the decoder's profile does not allow, or a bad overlap.
-        BundleError: the bundle has no such decoder.
-    """
-    component = DECODERS[one_of("decoder", decoder, DECODERS)]
-    if component not in manifest.components:
-        raise BundleError(
-            f"{manifest.name}: no {component}",
-            received="components " + ", ".join(manifest.components),
-            remedy=f"build it: latentrt build-engines CHECKPOINT --out BUNDLE --component {component}"
-            + (" --tiny-vae FOLDER" if decoder == "tiny" else ""),
-        )
-    if tile_size is not None:
-        scale = manifest.latent_space.scale
-        allowed = _square(manifest.components[component].profile)
-        size = integer("tile_size", tile_size, 1, None)
-        if size % scale or size // scale not in allowed:
-            expected = f"a multiple of {scale} from {allowed.min * scale} to {allowed.max * scale}"
-            raise RequestError("tile_size", received=size, expected=expected)
-    return Decoding(component, tile_size, fraction("tile_overlap", tile_overlap, MAX_TILE_OVERLAP))
 
 
 def decode(engines: Engines, latents: Array, decoding: Decoding, timings: Timings) -> Array:
@@ -75,8 +36,13 @@ def decode(engines: Engines, latents: Array, decoding: Decoding, timings: Timing
 
     pictures = []
     for i in range(len(latents)):
+        one = latents[i : i + 1]
         with timings.stage("decode"):
-            decoded = in_tiles(run, latents[i : i + 1], tile, decoding.tile_overlap, scale)
+            if tile == one.shape[2:]:
+                with _plan(engines, decoding.component, *tile) as plan:
+                    decoded = plan.decoded(one, timings)
+            else:
+                decoded = in_tiles(run, one, tile, decoding.tile_overlap, scale)
         with timings.stage("postprocess"):
             pictures.append(image_from_decoded(decoded))
     return np.concatenate(pictures) if len(pictures) > 1 else pictures[0]
@@ -103,7 +69,7 @@ def decode_on_device(engines: Engines, latents: Array, decoding: Decoding, timin
     whole = _tile(manifest, latents, decoding) == (height, width)
     with engines.runner.turn(), timings.stage("decode"):
         shape = (len(latents), scale * height, scale * width, 3)
-        pictures = engines.runner.make(lambda: device.allocate(shape, np.uint8))
+        pictures = engines.runner.with_room(lambda: device.allocate(shape, np.uint8))
         for i in range(len(latents)):
             if whole:
                 with _plan(engines, decoding.component, height, width) as plan:
@@ -128,12 +94,12 @@ def warm_decoder(engines: Engines, component: str, height: int, width: int) -> N
 @contextmanager
 def _plan(engines: Engines, component: str, height: int, width: int) -> Iterator[PicturePlan]:
     runner, engine, manifest = engines.runner, engines[component], engines.bundle.manifest
-    contract, channels = manifest.components[component], manifest.latent_space.channels
+    contract = manifest.components[component]
     with (
         runner.turn(),
         runner.plan(
             (engine, "picture", height, width),
-            lambda: PicturePlan(runner, engine, contract, channels, height, width),
+            lambda: PicturePlan(runner, engine, contract, height, width),
         ) as plan,
     ):
         yield plan
@@ -151,16 +117,7 @@ def _tile(manifest: Manifest, latents: Array, decoding: Decoding) -> tuple[int, 
         expected = f"[n, C, h, w] with n of at least 1, C, h and w of at least {smallest}"
         raise RequestError("latents to decode", received=list(latents.shape), expected=expected)
     sides = [
-        min(side, decoding.tile_size // scale)
-        if decoding.tile_size is not None
-        else (side if side <= profile[axis].max else profile[axis].opt)
+        min(side, decoding.tile_size // scale) if decoding.tile_size is not None else tile_side(side, profile[axis])
         for side, axis in zip(latents.shape[2:], ("height", "width"), strict=True)
     ]
     return sides[0], sides[1]
-
-
-def _square(profile: Profile) -> AxisRange:
-    """The sides that a square may have."""
-    height, width = profile["height"], profile["width"]
-    low, high = max(height.min, width.min), min(height.max, width.max)
-    return AxisRange(low, min(max(height.opt, low), high), high)

@@ -14,6 +14,7 @@ from ..requests.request import Request
 from ..samplers import SamplerTable
 from ..timing import Timings
 from ..version import __version__
+from .per_image import PerImage
 from .pictures import hash_of
 from .provenance import Provenance, RefinerProvenance, require_writable, write_png
 
@@ -22,9 +23,9 @@ from .provenance import Provenance, RefinerProvenance, require_writable, write_p
 class Output:
     """What a call gives.
 
-    ``images`` depends on ``output_type``: a list of PIL pictures, float32 ``[images, H, W, 3]`` in 0..1, or float32
-    latents ``[images, C, h, w]``. ``seeds`` and ``provenance`` have one entry per image. ``steps_done`` is less than
-    the steps asked for when a callback stopped the run.
+    ``images`` depends on ``output_type``: a list of PIL pictures, float32 ``[images, H, W, 3]`` in 0..1, float32
+    latents ``[images, C, h, w]``, or a buffer of the device, uint8 ``[images, H, W, 3]``. ``seeds`` and ``provenance``
+    have one entry per image. ``steps_done`` is less than the steps asked for when a callback stopped the run.
     """
 
     images: Any
@@ -41,7 +42,7 @@ class Output:
             OutputError: a name that does not end in ``.png``, or files that cannot be written.
         """
         if not isinstance(self.images, list):
-            raise RequestError("save", received="arrays", expected="a call with output_type='pil'")
+            raise RequestError("save", received="no PIL pictures", expected="a call with output_type='pil'")
         path = require_writable(path)
         paths = (
             [path] if len(self.images) == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(len(self.images))]
@@ -61,8 +62,12 @@ def provenance_of(
 ) -> tuple[Provenance, ...]:
     """The record of every picture of a request; ``stopped_after`` steps by a callback, if it was."""
     manifest = bundle.manifest
-    size, source, skip, decoding = request.positive_size, request.source, request.skip_layers, request.decoding
-    image = source.latents if source.pixels is None else source.pixels
+    size, source, guidance, decoding = request.positive_size, request.source, request.guidance, request.decoding
+    skip = guidance.skip_layers
+    image = source.latents if source.pictures is None else source.pictures
+    image_hashes, mask_hashes, depth_hashes = (
+        _hashes(values, request.images) for values in (image, source.mask, source.depth)
+    )
     return tuple(
         Provenance(
             **_texts("prompt", request.prompts[i]),
@@ -74,18 +79,18 @@ def provenance_of(
             schedule=table.schedule,
             num_inference_steps=table.num_inference_steps,
             stopped_after=stopped_after,
-            guidance_scale=request.guidance_scale,
-            guidance_interval=request.guidance_interval,
-            guidance_rescale=request.guidance_rescale,
+            guidance_scale=guidance.scale,
+            guidance_interval=guidance.interval,
+            guidance_rescale=guidance.rescale,
             sampler_options=request.sampler_options,
             width=request.width,
             height=request.height,
             original_size=size.original_size,
             crops_coords_top_left=size.crops_coords_top_left,
             target_size=size.target_size,
-            image_sha256=None if image is None else hash_of(image[i]),
-            mask_sha256=None if source.mask is None else hash_of(source.mask[i]),
-            depth_sha256=None if source.depth is None else hash_of(source.depth[i]),
+            image_sha256=image_hashes[i],
+            mask_sha256=mask_hashes[i],
+            depth_sha256=depth_hashes[i],
             strength=source.strength,
             denoising_start=source.denoising_start,
             denoising_end=request.denoising_end,
@@ -103,6 +108,14 @@ def provenance_of(
         )
         for i in range(request.images)
     )
+
+
+def _hashes(values: PerImage | None, images: int) -> list[str | None]:
+    """The hash of what each image has of a picture; of what several have it is taken once."""
+    if values is None:
+        return [None] * images
+    hashes = [hash_of(value) for value in values.values]
+    return [hashes[i] for i in values.index]
 
 
 def _texts(name: str, texts: Texts | None) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..checks import finite, shown
 from ..errors import RequestError
-from ..requests.checks import finite, shown
 
 Array = NDArray[np.float32]
 
@@ -38,9 +38,15 @@ def picture_size(image: Any) -> tuple[int, int]:
     return (first.height, first.width) if isinstance(first, Image.Image) else (first.shape[0], first.shape[1])
 
 
-def pixels_from(image: Any, height: int, width: int) -> Array:
-    """Pictures as ``[n, 3, height, width]`` in -1..1. PIL pictures and bytes are resized (Lanczos), floats are not."""
-    values = np.stack([_sized("image", one, "RGB", height, width) for one in _listed("image", image, 3, _FORMS)])
+def pictures_from(image: Any, height: int, width: int) -> NDArray[np.uint8] | Array:
+    """Pictures as bytes ``[n, height, width, 3]``, or as ``[n, 3, height, width]`` in -1..1 if some are given so.
+
+    PIL pictures and bytes are resized (Lanczos), floats are not.
+    """
+    sized = [_sized("image", one, "RGB", height, width) for one in _listed("image", image, 3, _FORMS)]
+    if all(one.dtype == np.uint8 for one in sized):
+        return np.stack(sized)
+    values = np.stack([_in_floats(one) for one in sized])
     pixels: Array = values.transpose(0, 3, 1, 2) * np.float32(2) - np.float32(1)  # [n, 3, H, W]
     return np.ascontiguousarray(pixels)
 
@@ -48,7 +54,7 @@ def pixels_from(image: Any, height: int, width: int) -> Array:
 def mask_from(mask: Any, height: int, width: int) -> Array:
     """Masks as ``[n, 1, height, width]``, 1 where the picture is drawn anew (0.5 and more) and 0 where it is kept."""
     pictures = _listed("mask_image", mask, 1, _MASK_FORMS)
-    values = np.stack([_sized("mask_image", one, "L", height, width) for one in pictures])
+    values = np.stack([_in_floats(_sized("mask_image", one, "L", height, width)) for one in pictures])
     redrawn: Array = (values[:, None] >= 0.5).astype(np.float32)  # [n, 1, H, W]
     return redrawn
 
@@ -108,21 +114,9 @@ def _bicubic_weights(size: int, target: int) -> NDArray[np.float64]:
     return weights
 
 
-def spread(name: str, values: Array, prompts: int, images: int) -> Array:
-    """``[n, ...]`` as ``[images, ...]``: one for all, one for each prompt, or one for each image.
-
-    Raises:
-        RequestError: any other number.
-    """
-    if len(values) not in (1, prompts, images):
-        counts = sorted({1, prompts, images})
-        raise RequestError(name, received=f"{len(values)} of them", expected=" or ".join(map(str, counts)))
-    return np.repeat(values, images // len(values), axis=0)
-
-
-def hash_of(values: Array) -> str:
-    """The SHA-256 of what the run saw of a picture: its float32 values in C order, ``[C, H, W]``."""
-    return hashlib.sha256(np.ascontiguousarray(values, np.float32).data).hexdigest()
+def hash_of(values: NDArray[Any]) -> str:
+    """The SHA-256 of what the run saw of a picture, in C order: bytes ``[H, W, 3]``, or float32 ``[C, H, W]``."""
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
 
 
 def _listed(name: str, given: Any, channels: int, expected: str) -> list[Any]:
@@ -144,8 +138,12 @@ def _listed(name: str, given: Any, channels: int, expected: str) -> list[Any]:
     return pictures
 
 
-def _sized(name: str, picture: Any, mode: str, height: int, width: int) -> Array:
-    """One picture as float32 in 0..1 of the given size, ``[H, W]`` or ``[H, W, 3]``."""
+def _in_floats(picture: NDArray[Any]) -> Array:
+    return picture.astype(np.float32) / np.float32(255) if picture.dtype == np.uint8 else picture
+
+
+def _sized(name: str, picture: Any, mode: str, height: int, width: int) -> NDArray[Any]:
+    """One picture of the given size, ``[H, W]`` or ``[H, W, 3]``: uint8, or float32 in 0..1 if it was given so."""
     if isinstance(picture, np.ndarray) and picture.dtype == np.bool_:
         picture = picture.astype(np.uint8) * np.uint8(255)
     if isinstance(picture, np.ndarray) and picture.dtype == np.uint8:
@@ -156,7 +154,7 @@ def _sized(name: str, picture: Any, mode: str, height: int, width: int) -> Array
             picture = _converted(name, picture, mode)
         if picture.size != (width, height):
             picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-        return np.asarray(picture.convert(mode), np.float32) / np.float32(255)
+        return np.asarray(picture.convert(mode))
     if picture.dtype.kind != "f":
         raise RequestError(name, received=f"an array of {picture.dtype}", expected="uint8, or float32 in 0..1")
     if picture.shape[:2] != (height, width):

@@ -6,7 +6,6 @@ JSON object with what is needed to make the same picture again; of pictures and 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Mapping
@@ -17,10 +16,11 @@ import msgspec
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from ..checks import path as checked_path
 from ..errors import OutputError, RequestError
 from ..noise.sources import TORCH_CPU
-from ..requests.checks import path as checked_path
 from ..samplers.registry import BY_NAME
+from ..whole_files import try_to_write, write_whole
 
 PARAMETERS_CHUNK = "parameters"
 JSON_CHUNK = "latentrt"
@@ -43,7 +43,7 @@ class RefinerProvenance(msgspec.Struct, frozen=True, kw_only=True):
 class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """What made one picture. ``bundle_hash`` is the SHA-256 of the bundle's manifest.
 
-    Those of pictures are of what the run saw of them (``pictures.hash_of``): sized, as float32 values.
+    Those of pictures are of what the run saw of them (``pictures.hash_of``): sized, in bytes or in floating point.
     """
 
     prompt: str
@@ -171,39 +171,26 @@ def require_writable(path: str | os.PathLike[str]) -> Path:
     target = checked_path("a PNG to write", path)
     if target.suffix.lower() != ".png":
         raise OutputError(f"{target}: not the name of a PNG", expected="a name that ends in .png")
-    _write(target, b"").unlink()
+    try:
+        try_to_write(target)
+    except OSError as error:
+        raise _unwritable(target, error) from None
     if target.is_dir():
         raise OutputError(f"{target}: a folder", expected="a file to write")
     return target
 
 
 def write_png(path: str | os.PathLike[str], image: Image.Image, made: Provenance) -> None:
-    """Write a PNG with its provenance: whole or not at all, through a temporary file beside it.
+    """Write a PNG with its provenance: whole or not at all.
 
     Raises:
         OutputError: the folder is missing or not writable, or the disk is full.
     """
     target = Path(path)
-    temporary = _write(target, png_bytes(image, made))
     try:
-        temporary.replace(target)
+        write_whole(target, png_bytes(image, made))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise _unwritable(target, error) from None
-
-
-def _write(target: Path, data: bytes) -> Path:
-    """Write a temporary file beside ``target``; nothing is left of it when that is cut short."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # the folder that it cannot be written to
-            temporary.unlink()
-        if isinstance(error, OSError):
-            raise _unwritable(target, error) from None
-        raise
-    return temporary
 
 
 def _unwritable(target: Path, error: OSError) -> OutputError:

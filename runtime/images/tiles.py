@@ -9,7 +9,17 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bundles.spec import AxisRange
+
 Array = NDArray[np.float32]
+
+#: The share of a tile that it has in common with the next one, where nobody asks for another.
+TILE_OVERLAP = 0.25
+
+
+def tile_side(side: int, allowed: AxisRange) -> int:
+    """How long the tiles along a side are: as the side, or as the engine is tuned for where that is too long for it."""
+    return side if side <= allowed.max else allowed.opt
 
 
 def in_tiles(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..checks import numbers, shown
 from ..errors import RequestError
-from ..requests.checks import shown
 from .denoise import DenoiseStep
 
 Array = NDArray[np.float32]
@@ -100,20 +100,13 @@ def _answer_of(answer: Any, shape: tuple[int, ...]) -> Answer:
         if ignored:
             received = ", ".join(sorted(map(shown, ignored)))
             raise RequestError("the callback's answer", received=received, expected="latents, which it may replace")
-        return Answer(True, _latents(answer["latents"], shape) if "latents" in answer else None)
+        if "latents" not in answer:
+            return Answer(True, None)
+        return Answer(True, numbers("the callback's latents", answer["latents"], shape))
     if answer is not None and not isinstance(answer, bool | np.bool_):
         expected = "None or True, False to stop, or a mapping with other latents"
         raise RequestError("the callback's answer", received=shown(answer), expected=expected)
     return Answer(answer is None or bool(answer), None)
-
-
-def _latents(given: Any, shape: tuple[int, ...]) -> Array:
-    expected = f"an array of finite numbers {list(shape)}"
-    if not isinstance(given, np.ndarray) or given.shape != shape or given.dtype.kind not in "fiu":
-        raise RequestError("the callback's latents", received=shown(given), expected=expected)
-    if not np.isfinite(given).all():
-        raise RequestError("the callback's latents", received="values that are not finite", expected=expected)
-    return given.astype(np.float32, copy=False)
 
 
 def _too_late(name: str) -> Array:

@@ -139,7 +139,7 @@ def _steps(plan: DenoisePlan, task: Task, timings: Timings) -> Generator[Denoise
             shape=task.state.shape,
             latents=partial(plan.latents, timings),
             denoised=partial(_denoised, plan, task, k, counts[k], timings),
-            wait=plan.mark(step),
+            wait=plan.mark(step, timings),
         )
         if replacement is not None:
             plan.replace(replacement, unchanged_row(rows[k + 1]), k + 2)
@@ -156,7 +156,7 @@ def _denoised(plan: DenoisePlan, task: Task, evaluation: int, groups: int, timin
     """The state after an evaluation without its noise."""
     shares = guidance_shares(task.table.guidance, task.image_guidance_scale, task.skip_scales)
     of_rows = dict(zip((NextRows.CONDITIONAL, NextRows.UNCONDITIONAL, NextRows.THIRD), shares, strict=True))
-    outputs = plan.model_output(groups)
+    outputs = plan.model_output(groups, timings)
     state = plan.latents(timings)
     guided = np.zeros_like(state)
     for output, group in zip(outputs, plan.size.groups, strict=False):

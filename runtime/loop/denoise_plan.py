@@ -7,20 +7,20 @@ them share these buffers, and a slot's rows are the same in every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.slots import INPUT_ROUTES, OUTPUT_ROUTES, TILE, Route, Slots
-from ...kernels.table_rows import COLUMNS, DRAWS, HISTORY, NextRows
+from ...kernels.slots import ROW_KINDS, Route, Slots, slot_tensors
+from ...kernels.table_rows import DRAWS, NextRows
 from ..bundles.manifest import Component
 from ..bundles.spec import axis_and_factor, resolve_shape
-from ..device.graphs import Memory, Step, parts_of
 from ..device.interface import Buffer, DeviceEngine, Event, Launch
+from ..device.memory import Memory
 from ..device.runner import DeviceRunner
+from ..device.steps import Step, parts_of
 from ..noise.philox import philox_launch, seed_words
 from ..timing import Timings
 from .guidance import RowGroup
@@ -64,11 +64,15 @@ class DenoisePlan:
         axes = {rows_axis: rows, "height": size.height, "width": size.width, "tokens": size.tokens}
         self._limit = contract.profile[rows_axis].max
         with self._memory.filled():
-            tensors = {name: self._memory.buffer(resolve_shape(spec, axes), spec.dtype) for name, spec in specs.items()}
-            self._inputs = {spec.name: tensors[spec.name] for spec in contract.inputs}
-            self._outputs = {spec.name: tensors[spec.name] for spec in contract.outputs}
-            self._make_slots(tensors["model_output"].shape[1])
-            self._bind_kernels(tensors, specs["sample"].dtype)
+            sizes = {name: (resolve_shape(spec, axes), spec.dtype) for name, spec in specs.items()}
+            made = {name: self._memory.buffer(*sizes[name]) for name in ("sample", "timestep")}
+            self._model_output = self._memory.staged(*sizes["model_output"])
+            self._conditioning = {
+                spec.name: self._memory.staged(*sizes[spec.name]) for spec in contract.inputs if spec.name not in made
+            }
+            self._inputs = made | {name: staged.buffer for name, staged in self._conditioning.items()}
+            self._make_slots(sizes["model_output"][0][1])
+            self._bind_kernels(specs["sample"].dtype)
             for tensor in self._inputs.values():  # rows that nothing is written to are read all the same
                 self._stream.fill_zero(tensor)
 
@@ -99,31 +103,30 @@ class DenoisePlan:
             seeds: of the images, where the table has draws that the device makes.
         """
         stream = self._stream
-        self._upload(self._slots.table[0 : len(table)], self._table_staged[: len(table)], table)
-        self._upload(self._slots.state, self._state_staged, state)
-        self._upload(self._slots.position, self._position_staged, 0)
+        self._table.upload(table, slice(0, len(table)))
+        self._state.upload(state)
+        self._position.upload(0)
         stream.fill_zero(self._slots.arrived)
         if kept is not None:
             latents, noise, mask = kept
-            both = np.stack([latents, noise], axis=1)  # [images, 2, C, h, w]
-            self._upload(self._slots.kept, self._kept_staged, both)
-            self._upload(self._slots.mask, self._mask_staged, mask)
+            self._kept.upload(np.stack([latents, noise], axis=1))  # [images, 2, C, h, w]
+            self._mask.upload(mask)
         for group in groups:
             first = self.size.groups.index(group.rows) * self.size.images
             own = slice(first, first + self.size.images)
             for name, values in group.conditioning.items():
-                self._upload(self._inputs[name][own], self._staged[name][own], values)
-            if "skip_layers" in self._inputs:
-                self._upload(self._inputs["skip_layers"][own], self._staged["skip_layers"][own], group.skips_layers)
+                self._conditioning[name].upload(values, own)
+            if "skip_layers" in self._conditioning:
+                self._conditioning["skip_layers"].upload(group.skips_layers, own)
             if self._pack is not None:
-                self._sources_staged[own] = np.arange(self.size.images) if group.sees_picture else -1
+                self._sources.array[own] = np.arange(self.size.images) if group.sees_picture else -1
         if self._pack is not None:
             assert extra_channels is not None
-            self._upload(self._extra, self._extra_staged, extra_channels)
-            stream.upload(self._sources, self._sources_staged)
+            self._extra.upload(extra_channels)
+            self._sources.upload(self._sources.array)
             stream.launch(self._pack)
         if seeds:
-            self._upload(self._seeds, self._seeds_staged, seed_words(seeds))
+            self._seeds.upload(seed_words(seeds))
         for launch in self._update:
             stream.launch(launch)
 
@@ -131,25 +134,29 @@ class DenoisePlan:
         """Bring the images' draws of that number to where the next step looks for them."""
         ring = number % DRAWS
         self._drawn[ring].synchronize()
-        rows = self._slots.noise.view((self.size.images * DRAWS, self._slots.state.shape[1]))
         for i, value in enumerate(values):
             row = DRAWS * i + ring
-            self._upload(rows[row : row + 1], self._noise_staged[row : row + 1], value)
+            self._noise.upload(value, slice(row, row + 1))
         self._stream.record(self._drawn[ring])
 
-    def mark(self, step: int) -> Callable[[], None]:
+    def mark(self, step: int, timings: Timings) -> Callable[[], None]:
         """What waits until the device has done all that it was given so far; good for this step and the next."""
         event = self._done[step % len(self._done)]
         self._stream.record(event)
-        return event.synchronize
+
+        def wait() -> None:
+            with timings.engine():
+                event.synchronize()
+
+        return wait
 
     def step(self, groups: int) -> Step:
         """One evaluation of the first ``groups`` rows of every image, and the update after it."""
         if groups not in self._steps:
             rows = groups * self.size.images
             inputs = {name: buffer[0:rows] for name, buffer in self._inputs.items()}
-            outputs = {name: buffer[0:rows] for name, buffer in self._outputs.items()}
-            parts = self._runner.make(lambda: parts_of(self._engine, inputs, outputs, self._limit, self._memory))
+            outputs = {"model_output": self._model_output.buffer[0:rows]}
+            parts = self._runner.with_room(lambda: parts_of(self._engine, inputs, outputs, self._limit, self._memory))
             rescaling = [self._statistics] if groups > 1 else []  # without guidance nothing is rescaled
             self._steps[groups] = Step(self._runner, f"a step of {self.size}", parts, [*rescaling, *self._update])
         return self._steps[groups]
@@ -158,33 +165,31 @@ class DenoisePlan:
         """Go on from another state: ``row`` makes its input, ``position`` is the row of the next step."""
         self._stream.synchronize()  # what is staged may still be on its way
         last = self.size.table_rows - 1
-        self._upload(self._slots.state, self._state_staged, state)
-        self._upload(self._slots.table[last : last + 1], self._table_staged[last : last + 1], row)
-        self._stream.upload(self._slots.position, self._last_staged)
+        self._state.upload(state)
+        self._table.upload(row, slice(last, last + 1))
+        self._stream.upload(self._slots.position, self._at_last_row)
         self._stream.launch(self._update[0])  # the draw of the next step is there
-        self._upload(self._slots.position, self._position_staged, position)
+        self._position.upload(position)
 
     def latents(self, timings: Timings) -> Array:
         """The state now, a new array ``[images, C, h, w]``."""
-        self._stream.download(self._slots.state, self._state_staged)
+        state = self._state.download()
         with timings.engine():
             self._stream.synchronize()
-        return self._state_staged.reshape(self.size.images, -1, self.size.height, self.size.width).copy()
+        return state.reshape(self.size.images, -1, self.size.height, self.size.width).copy()
 
-    def model_output(self, groups: int) -> Array:
+    def model_output(self, groups: int, timings: Timings) -> Array:
         """What the denoiser gave last for the first groups: ``[groups, images, C, h, w]``."""
-        rows = groups * self.size.images
-        self._stream.download(self._outputs["model_output"][0:rows], self._output_staged[:rows])
-        self._stream.synchronize()
-        shape = (groups, self.size.images, -1, self.size.height, self.size.width)
-        return self._output_staged[:rows].reshape(shape).astype(np.float32)
+        output = self._model_output.download(slice(0, groups * self.size.images))
+        with timings.engine():
+            self._stream.synchronize()
+        return output.reshape(groups, self.size.images, *output.shape[1:]).astype(np.float32)
 
     def warm(self) -> None:
         """Record every step, by runs that change nothing."""
-        self._upload(self._slots.table[0:1], self._table_staged[:1], 0)  # a row of a run that is over
-        self._upload(self._slots.draws, self._position_staged, -1)
-        self._stream.synchronize()  # what is staged is used again
-        self._upload(self._slots.position, self._position_staged, 0)
+        self._table.upload(0, slice(0, 1))  # a row of a run that is over
+        self._stream.upload(self._slots.draws, self._no_draws)
+        self._position.upload(0)
         for groups in range(1, len(self.size.groups) + 1):
             self.step(groups).warm()
         self._stream.synchronize()
@@ -199,42 +204,33 @@ class DenoisePlan:
         size, memory = self.size, self._memory
         images, area = size.images, size.height * size.width
         elements = channels * area
-        self._slots: Slots[Buffer] = Slots(
-            state=memory.buffer((images, elements), np.float32),
-            history=memory.buffer((images, HISTORY, elements), np.float32),
-            noise=memory.buffer((images, DRAWS, elements), np.float32),
-            kept=memory.buffer((images, 2, elements), np.float32),
-            mask=memory.buffer((images, area), np.float32),
-            table=memory.buffer((size.table_rows, COLUMNS), np.float32),
-            position=memory.buffer((images,), np.int32),
-            draws=memory.buffer((images,), np.int32),
-            arrived=memory.buffer((images,), np.int32),
-            statistics=memory.buffer((images, 4, -(-elements // TILE)), np.float32),
+        tensors = slot_tensors(images, elements, area, size.table_rows)
+        self._state, self._kept, self._mask, self._table, self._position = (
+            memory.staged(*tensors.pop(name)) for name in ("state", "kept", "mask", "table", "position")
         )
-        self._seeds = memory.buffer((images,), np.int64)
-        self._seeds_staged = memory.staging((images,), np.int64)
-        self._state_staged = memory.staging((images, elements), np.float32)
-        self._noise_staged = memory.staging((images * DRAWS, elements), np.float32)
-        self._kept_staged = memory.staging((images, 2, elements), np.float32)
-        self._mask_staged = memory.staging((images, area), np.float32)
-        self._table_staged = memory.staging((size.table_rows, COLUMNS), np.float32)
-        self._position_staged = memory.staging((images,), np.int32)
-        self._last_staged = memory.staging((images,), np.int32)
-        self._last_staged[...] = size.table_rows - 1
+        noise_shape, noise_dtype = tensors.pop("noise")
+        self._noise = memory.staged((images * DRAWS, elements), noise_dtype)
+        self._slots: Slots[Buffer] = Slots(
+            state=self._state.buffer,
+            noise=self._noise.buffer.view(noise_shape),
+            kept=self._kept.buffer,
+            mask=self._mask.buffer,
+            table=self._table.buffer,
+            position=self._position.buffer,
+            **{name: memory.buffer(*tensor) for name, tensor in tensors.items()},
+        )
+        self._seeds = memory.staged((images,), np.int64)
+        self._at_last_row = memory.staging((images,), np.int32)
+        self._at_last_row[...] = size.table_rows - 1
+        self._no_draws = memory.staging((images,), np.int32)
+        self._no_draws[...] = -1
         self._drawn: list[Event] = [self._device.event() for _ in range(DRAWS)]
         self._done: list[Event] = [self._device.event() for _ in range(2)]
-        self._staged = {
-            name: memory.staging(buffer.shape, buffer.dtype)
-            for name, buffer in self._inputs.items()
-            if name not in ("sample", "timestep")
-        }
-        output = self._outputs["model_output"]
-        self._output_staged = memory.staging(output.shape, output.dtype)
 
-    def _bind_kernels(self, tensors: Mapping[str, Buffer], dtype: str) -> None:
+    def _bind_kernels(self, dtype: str) -> None:
         """``guidance_statistics``; the update, ``denoise_step`` and the noise it asks for; ``pack_rows`` if needed."""
         images, elements = self._slots.state.shape
-        sample = tensors["sample"]
+        sample = self._inputs["sample"]
         rows, stride = sample.shape[0], int(np.prod(sample.shape[1:]))
         model_input = sample.view((rows, stride))
         routes = self._memory.buffer((images, len(Route)), np.int32)
@@ -244,27 +240,25 @@ class DenoisePlan:
             "position": self._slots.position,
             "statistics": self._slots.statistics,
             "routes": routes,
-            "outputs": tensors["model_output"].view((rows, elements)),
+            "outputs": self._model_output.buffer.view((rows, elements)),
             "elements": elements,
         }
         of_step = {
             **vars(self._slots),
             **of_statistics,
             "model_input": model_input,
-            "timesteps": tensors["timestep"],
+            "timesteps": self._inputs["timestep"],
             "area": self._slots.mask.shape[1],
             "input_stride": stride,
         }
         self._pack: Launch | None = None
         if stride > elements:
-            self._extra = self._memory.buffer((images, stride - elements), np.float32)
-            self._extra_staged = self._memory.staging(self._extra.shape, np.float32)
-            self._sources = self._memory.buffer((rows,), np.int32)
-            self._sources_staged = self._memory.staging((rows,), np.int32)
-            self._sources_staged[...] = -1
+            self._extra = self._memory.staged((images, stride - elements), np.float32)
+            self._sources = self._memory.staged((rows,), np.int32)
+            self._sources.array[...] = -1
             of_pack: dict[str, Buffer | int] = {
-                "extra": self._extra,
-                "sources": self._sources,
+                "extra": self._extra.buffer,
+                "sources": self._sources.buffer,
                 "model_input": model_input,
                 "first": elements,
                 "elements": stride - elements,
@@ -275,19 +269,15 @@ class DenoisePlan:
             self._device.bind(name, arguments, elements=elements, outer=images, dtype=dtype)
             for name, arguments in (("guidance_statistics", of_statistics), ("denoise_step", of_step))
         )
-        self._update = [step, philox_launch(self._device, self._slots.noise, self._seeds, self._slots.draws)]
+        self._update = [step, philox_launch(self._device, self._slots.noise, self._seeds.buffer, self._slots.draws)]
 
     def _routes(self) -> NDArray[np.int32]:
         """``[images, len(Route)]``: the rows of every slot; 0 for groups that no table here gives a weight."""
         routes = np.zeros((self.size.images, len(Route)), np.int32)
         images = np.arange(self.size.images)
         routes[:, Route.SLOT] = images
-        for i, group in enumerate(self.size.groups):
-            rows = i * self.size.images + images
-            routes[:, OUTPUT_ROUTES[group]] = routes[:, INPUT_ROUTES[group]] = rows
+        for kind in ROW_KINDS:
+            if kind.rows in self.size.groups:
+                rows = self.size.groups.index(kind.rows) * self.size.images + images
+                routes[:, kind.output] = routes[:, kind.input] = rows
         return routes
-
-    def _upload(self, target: Buffer, staged: NDArray[Any], values: Any) -> None:
-        """Upload values of another shape or dtype by way of what is staged for them."""
-        staged[...] = values if np.isscalar(values) else np.reshape(values, staged.shape)
-        self._stream.upload(target, staged)

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...kernels.table_rows import NextRows
-from ..requests.request import SkipLayers
+from ..requests.guidance import SkipLayers
 from ..samplers import SamplerTable
 
 

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundles.manifest import Manifest
+from ..images.encode import as_pixels
+from ..images.per_image import PerImage
 from ..noise.torch_cpu import NoiseSource
 from ..requests.request import Request
 from ..samplers import SamplerTable
 
 Array = NDArray[np.float32]
 
-#: Mean and standard deviation of the latents of ``[images, 3, H, W]``, in the sampler's scale.
-EncodePixels = Callable[[Array], tuple[Array, Array]]
+#: Mean and standard deviation of the latents ``[images, C, h, w]`` of pictures, in the sampler's scale.
+EncodePictures = Callable[[PerImage], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -44,50 +46,60 @@ class Start:
 
 
 def start_of(
-    request: Request, table: SamplerTable, manifest: Manifest, streams: Sequence[NoiseSource], encode: EncodePixels
+    request: Request, table: SamplerTable, manifest: Manifest, streams: Sequence[NoiseSource], encode: EncodePictures
 ) -> Start:
     """The start of a run; ``streams`` has one stream of noise per image."""
     source, space = request.source, manifest.latent_space
     shape = (space.channels, request.height // space.scale, request.width // space.scale)
 
-    def sample(pixels: Array) -> Array:
-        mean, deviation = encode(pixels)
+    def sample(pictures: PerImage) -> Array:
+        mean, deviation = encode(pictures)
         return mean + deviation * np.stack([stream.randn(shape) for stream in streams])
 
     def draw() -> Array:
         return request.latents if request.latents is not None else np.stack([stream.randn(shape) for stream in streams])
 
+    clean: Array | None = None if source.latents is None else source.latents.of_images()
+    depth = None if source.depth is None else source.depth.of_images()
     if manifest.task == "edit":
-        assert source.pixels is not None or source.latents is not None  # the request was checked
-        seen = source.latents if source.pixels is None else encode(source.pixels)[0]
+        assert clean is not None or source.pictures is not None  # the request was checked
+        seen = clean if source.pictures is None else encode(source.pictures)[0]
         return Start(from_noise(table, draw()), image_latents=seen)
     if not source.has_image:
-        return Start(from_noise(table, draw()), extra_channels=source.depth)
+        return Start(from_noise(table, draw()), extra_channels=depth)
 
-    clean: Array | None = source.latents
     whole = source.mask is not None and source.strength == 1  # nothing of the picture is left where it is drawn anew
-    if source.pixels is not None and not (whole and manifest.task == "inpainting"):
-        clean = sample(source.pixels)
+    if source.pictures is not None and not (whole and manifest.task == "inpainting"):
+        clean = sample(source.pictures)
     if source.denoising_start is not None:
         assert clean is not None
-        return Start(clean.astype(np.float32), extra_channels=source.depth)
+        return Start(clean, extra_channels=depth)
     noise = draw()
     if whole or clean is None:
         state = from_noise(table, noise)
     else:
         state = np.float32(table.start_signal) * clean + np.float32(table.start_noise) * noise
     if source.mask is None:
-        return Start(state, extra_channels=source.depth)
-    mask = np.ascontiguousarray(source.mask[:, :, :: space.scale, :: space.scale])  # [images, 1, h, w]
+        return Start(state, extra_channels=depth)
+    of_latents = source.mask.values[:, :, :: space.scale, :: space.scale]
+    mask = of_latents[source.mask.index]  # [images, 1, h, w]
     if manifest.task == "inpainting":
-        assert source.pixels is not None
-        masked = sample(source.pixels * (1 - source.mask))
+        assert source.pictures is not None
+        masked = sample(_cut_out(source.pictures, source.mask))
         return Start(state, extra_channels=np.concatenate([mask, masked], axis=1))
-    if source.pixels is not None and table.stochastic:
+    if source.pictures is not None and table.stochastic:
         for stream in streams:  # diffusers encodes the masked picture also where no denoiser sees it
             stream.randn(shape)
     assert clean is not None
     return Start(state, kept=Kept(clean, noise, mask, to_the_end=request.denoising_end is None))
+
+
+def _cut_out(pictures: PerImage, mask: PerImage) -> PerImage:
+    """The pictures, grey where the mask is 1: float32 ``[n, 3, H, W]`` in -1..1."""
+    both = np.stack([pictures.index, mask.index], axis=1)
+    pairs, index = np.unique(both, axis=0, return_inverse=True)
+    cut = as_pixels(pictures.values[pairs[:, 0]]) * (1 - mask.values[pairs[:, 1]])
+    return PerImage(cut, index.reshape(-1))
 
 
 def from_noise(table: SamplerTable, noise: Array) -> Array:

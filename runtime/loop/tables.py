@@ -7,12 +7,10 @@ from typing import Any
 from ..bundles.manifest import Manifest
 from ..requests.request import Request
 from ..samplers import SamplerTable, build_table
+from ..samplers.diffusers_classes import DYNAMIC_SHIFT
 from ..samplers.flow_schedules import dynamic_mu
 from ..samplers.model_schedule import ModelSchedule
 from ..samplers.names import schedule_for_family
-
-#: Defaults of ``FlowMatchEulerDiscreteScheduler``, where a config does not say how its shift grows with the size.
-_DYNAMIC_SHIFT = {"base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096}
 
 
 def table_of(request: Request, manifest: Manifest, model_schedule: ModelSchedule) -> SamplerTable:
@@ -37,24 +35,21 @@ def table_of(request: Request, manifest: Manifest, model_schedule: ModelSchedule
         request.num_inference_steps,
         model_schedule,
         guidance_scale=_guidance(request),
-        guidance_interval=request.guidance_interval,
+        guidance_interval=request.guidance.interval,
         **options,
     )
 
 
 def _guidance(request: Request) -> float | tuple[float, ...]:
     """What each step is guided with: 1, which costs one row, where the scale is 1 or less, as in diffusers."""
-    scale = request.guidance_scale
+    scale, guided = request.guidance.scale, request.guidance.guided
     if isinstance(scale, tuple):
-        return tuple(max(one, 1.0) if request.guided else 1.0 for one in scale)
-    return scale if request.guided else 1.0
+        return tuple(max(one, 1.0) if guided else 1.0 for one in scale)
+    return scale if guided else 1.0
 
 
 def _mu(request: Request, manifest: Manifest, settings: dict[str, Any]) -> float:
     """The shift of a rectified flow for the request's number of latent patches."""
     stride = manifest.latent_space.stride
     patches = (request.height // stride) * (request.width // stride)
-    shift = {name: settings.get(name, default) for name, default in _DYNAMIC_SHIFT.items()}
-    return dynamic_mu(
-        None, patches, shift["base_shift"], shift["max_shift"], shift["base_image_seq_len"], shift["max_image_seq_len"]
-    )
+    return dynamic_mu(None, patches, **{name: settings.get(name, default) for name, default in DYNAMIC_SHIFT.items()})

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...kernels.philox import calls_for, threads_for
-from ..device.graphs import Memory
 from ..device.interface import Buffer, Device, Launch
+from ..device.memory import Memory
 from ..device.runner import DeviceRunner
 
 
@@ -84,16 +84,13 @@ class NoisePlan:
         self._stream = device.stream
         self._memory = Memory(device)
         with self._memory.filled():
-            self._noise = self._memory.buffer((1, 1, count), np.float32)
-            self._staged = self._memory.staging((count,), np.float32)
-            self._seed = self._memory.buffer((1,), np.int64)
-            self._seed_staged = self._memory.staging((1,), np.int64)
-            self._draw = self._memory.buffer((1,), np.int32)
-            self._draw_staged = self._memory.staging((1,), np.int32)
-            self._launch = philox_launch(device, self._noise, self._seed, self._draw)
+            self._noise = self._memory.staged((1, 1, count), np.float32)
+            self._seed = self._memory.staged((1,), np.int64)
+            self._draw = self._memory.staged((1,), np.int32)
+            self._launch = philox_launch(device, self._noise.buffer, self._seed.buffer, self._draw.buffer)
 
     def __str__(self) -> str:
-        return f"noise of {self._staged.size} values"
+        return f"noise of {self._noise.array.size} values"
 
     @property
     def nbytes(self) -> int:
@@ -101,14 +98,12 @@ class NoisePlan:
 
     def draw(self, seed: int, number: int) -> NDArray[np.float32]:
         """Draw ``number`` of a seed's stream, counted in tensors of this size: a new array ``[count]``."""
-        self._seed_staged[...] = seed_words([seed])
-        self._draw_staged[...] = number
-        self._stream.upload(self._seed, self._seed_staged)
-        self._stream.upload(self._draw, self._draw_staged)
+        self._seed.upload(seed_words([seed]))
+        self._draw.upload(number)
         self._stream.launch(self._launch)
-        self._stream.download(self._noise, self._staged)
+        values = self._noise.download()
         self._stream.synchronize()
-        return self._staged.copy()
+        return values.reshape(-1).copy()
 
     def close(self) -> None:
         self._memory.close()

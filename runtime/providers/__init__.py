@@ -20,11 +20,16 @@ from ..errors import MissingDependencyError
 @dataclass(frozen=True)
 class ProviderInfo:
     """A provider's ``module`` in this package, and the ``libraries`` any of which it can use: Python module -> what to
-    install. ``has_options`` says that its library has settings which ``load`` passes on.
+    install; the first of them also builds engines. ``extra`` is LatentRT's extra that brings that one.
+
+    ``precision`` is what its engines compute in unless another is asked for. ``has_options`` says that its library has
+    settings which ``load`` passes on.
     """
 
     module: str
     libraries: Mapping[str, str]
+    extra: str
+    precision: str = "fp16"
     needs_gpu: bool = True
     has_options: bool = False
 
@@ -39,12 +44,15 @@ PROVIDERS = {
             "tensorrt": f"pip install 'latentrt[tensorrt]', {_NVIDIA_INDEX}",
             "tensorrt_lean": "pip install 'latentrt[tensorrt-lean]'",
         },
+        "tensorrt",
     ),
-    "tensorrt-rtx": ProviderInfo("tensorrt", {"tensorrt_rtx": "pip install 'latentrt[tensorrt-rtx]'"}),
+    "tensorrt-rtx": ProviderInfo("tensorrt", {"tensorrt_rtx": "pip install 'latentrt[tensorrt-rtx]'"}, "tensorrt-rtx"),
     "onnxruntime-cuda": ProviderInfo(
-        "onnxruntime_cuda", {"onnxruntime": "pip install 'latentrt[cuda]'"}, has_options=True
+        "onnxruntime_cuda", {"onnxruntime": "pip install 'latentrt[cuda]'"}, "cuda", has_options=True
     ),
-    "onnxruntime-cpu": ProviderInfo("onnxruntime", {"onnxruntime": "pip install 'latentrt[cpu]'"}, needs_gpu=False),
+    "onnxruntime-cpu": ProviderInfo(
+        "onnxruntime", {"onnxruntime": "pip install 'latentrt[cpu]'"}, "cpu", precision="fp32", needs_gpu=False
+    ),
 }
 
 

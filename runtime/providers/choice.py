@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from ..bundles.bundle import Bundle
 from ..bundles.manifest import EngineRecord
+from ..checks import shown
 from ..device.driver import gpu_target
 from ..errors import BundleError, EngineError, LatentRTError, RequestError
-from ..requests.checks import shown
-from . import PROVIDERS, import_provider
+from . import PROVIDERS, Provider, import_provider
 from .gpu import check_cuda
 
 
-def choose_provider(bundle: Bundle, provider: str) -> str:
-    """The provider to run a bundle with; ``"auto"`` is the first of ``PROVIDERS`` that can here.
+@dataclass(frozen=True)
+class Choice:
+    """A provider that can run a bundle here: its name, its module, and the engines that it runs, by component."""
+
+    name: str
+    module: Provider
+    engines: Mapping[str, EngineRecord]
+
+
+def choose_provider(bundle: Bundle, provider: str) -> Choice:
+    """What to run a bundle with; ``"auto"`` is the first of ``PROVIDERS`` that can here.
 
     Raises:
         RequestError: a name that is not a provider.
         BundleError: the bundle holds no engines for it; with ``"auto"``, why each that it has was passed over.
-        LatentRTError: as ``check_provider``.
+        LatentRTError: as ``provider_here``.
     """
     if not isinstance(provider, str) or provider not in ("auto", *PROVIDERS):
         raise RequestError("provider", received=shown(provider), expected=f"auto or one of {', '.join(PROVIDERS)}")
     held = [name for name in PROVIDERS if bundle.engines(name)]
     if provider != "auto" and provider in held:
-        check_provider(bundle, provider)
-        return provider
+        return provider_here(bundle, provider)
     if provider != "auto" or not held:
         raise BundleError(
             f"{bundle.path}: no engines for {provider}",
@@ -35,19 +46,17 @@ def choose_provider(bundle: Bundle, provider: str) -> str:
     reasons = []
     for name in held:
         try:
-            check_provider(bundle, name)
+            return provider_here(bundle, name)
         except LatentRTError as error:
             reasons.append(error)
-        else:
-            return name
     if len(reasons) == 1:
         raise reasons[0]
     subject = f"{bundle.path}: no provider that it has engines for can run here"
     raise BundleError(subject, received="; ".join(str(reason) for reason in reasons))
 
 
-def check_provider(bundle: Bundle, provider: str) -> None:
-    """Check that this machine can run a bundle's engines of a provider.
+def provider_here(bundle: Bundle, provider: str) -> Choice:
+    """A provider with the engines of a bundle that this machine can run with it.
 
     Raises:
         EngineError: it needs a GPU and there is none, or its library is not one that runs these engines.
@@ -57,7 +66,9 @@ def check_provider(bundle: Bundle, provider: str) -> None:
     records = engines_here(bundle, provider)
     if PROVIDERS[provider].needs_gpu:
         check_cuda()
-    import_provider(provider).check(records.values())
+    module = import_provider(provider)
+    module.check(records.values())
+    return Choice(provider, module, records)
 
 
 def engines_here(bundle: Bundle, provider: str) -> dict[str, EngineRecord]:

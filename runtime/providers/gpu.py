@@ -12,11 +12,14 @@ from ..device.interface import Device
 from ..device.memory import REMEDY, gigabytes
 from ..errors import DeviceError, DeviceMemoryError, EngineError, MissingDependencyError
 
-#: How the libraries say that memory is short, and that CUDA or a library upon it failed.
+#: How the libraries say that memory is short, and that CUDA or a library upon it failed. (cuDNN's frontend, CUDNN_FE,
+#: also fails for a graph that it has no kernel for.)
 _NO_MEMORY = re.compile(
     r"out ?of ?memory|failed to allocate memory|smaller than requested bytes|alloc\w*_failed", re.IGNORECASE
 )
-_FAILURE = re.compile(r"cuda runtime|cuda driver|(cuda|cudnn|cublas)\w* failure", re.IGNORECASE)
+_FAILURE = re.compile(
+    r"cuda runtime|cuda driver|platform \(cuda\)|cask\b.*execution|\b(cuda|cudnn|cublas) failure", re.IGNORECASE
+)
 
 
 def check_cuda() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from ..device.host import HostDevice
 from ..device.interface import Buffer, Device, Stream
 from ..errors import EngineError, LatentRTError
 from .contract import axis_sizes, check_buffers, output_shapes
+from .run_once import run_once
 from .usage import Usage
 
 #: ONNX Runtime's severities: 3 is error. Its warnings on our graphs concern optimizer details.
@@ -47,7 +48,6 @@ class OnnxRuntimeEngine:
         self.component = component
         self.record = record
         self.usage = Usage(component)
-        self._outputs = [spec.name for spec in record.outputs]
         self._open_session = open_session
         self._threads = threads
         self._split_rows = split_rows and threads > 1
@@ -57,18 +57,9 @@ class OnnxRuntimeEngine:
         self.parts(2)  # what a picture with guidance uses
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run on host arrays, the first axis of each being the batch.
-
-        Raises:
-            EngineError: the engine is closed, or ONNX Runtime refuses; the message names the component.
-        """
+        """Run on host arrays; see ``run_once``."""
         with self.usage:
-            session, bounds = self.parts(len(next(iter(inputs.values()))))
-            parts = [{name: value[start:stop] for name, value in inputs.items()} for start, stop in bounds]
-            results = self.call_parts([partial(self._call, session, part) for part in parts])
-        if len(results) == 1:
-            return dict(zip(self._outputs, results[0], strict=True))
-        return {name: np.concatenate(values) for name, *values in zip(self._outputs, *results, strict=True)}
+            return run_once(self, HostDevice(), inputs)
 
     def prepare(self, shapes: Mapping[str, tuple[int, ...]]) -> OnnxRuntimeExecution:
         """An execution on buffers of the host."""
@@ -88,15 +79,19 @@ class OnnxRuntimeEngine:
         return self._session(1), list(pairwise(rows * i // self._threads for i in range(self._threads + 1)))
 
     def call_parts(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """Make all calls side by side, the first one in this thread."""
+        """Make all calls side by side, the first one in this thread; none is left running when one fails."""
         if self._workers is None:
             return [call() for call in calls]
         others = [self._workers.submit(call) for call in calls[1:]]
-        return [calls[0](), *(future.result() for future in others)]
+        try:
+            first = calls[0]()
+        finally:
+            wait(others)  # whoever is told of an error may free the buffers that they write into
+        return [first, *(future.result() for future in others)]
 
-    def failed(self, error: Exception, shapes: Mapping[str, object]) -> EngineError:
+    def failed(self, error: Exception, sizes: Mapping[str, int]) -> EngineError:
         """The error for a call that ONNX Runtime refused; its own errors share no base class."""
-        received = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        received = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
         return EngineError(f"{self.component}: ONNX Runtime failed: {error}", received=received)
 
     def _session(self, threads: int) -> ort.InferenceSession:
@@ -110,14 +105,6 @@ class OnnxRuntimeEngine:
                     subject = f"{self.component}: ONNX Runtime {ort.__version__} cannot load the engine: {error}"
                     raise EngineError(subject) from error
             return self._sessions[threads]
-
-    def _call(self, session: ort.InferenceSession, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        try:
-            values: list[NDArray[Any]] = session.run(self._outputs, inputs)
-        except Exception as error:
-            shapes = {name: f"{value.dtype}{list(value.shape)}" for name, value in inputs.items()}
-            raise self.failed(error, shapes) from error
-        return values
 
 
 class OnnxRuntimeExecution:
@@ -143,7 +130,9 @@ class OnnxRuntimeExecution:
         with engine.usage:
             session, bounds = engine.parts(buffers[engine.record.inputs[0].name].shape[0])
             bindings = [
-                bound(session, engine.record, {name: buffer[start:stop] for name, buffer in buffers.items()}, "cpu")
+                binding_of(
+                    session, engine.record, {name: buffer[start:stop] for name, buffer in buffers.items()}, "cpu"
+                )
                 for start, stop in bounds
             ]
         self._calls = [partial(session.run_with_iobinding, binding) for binding in bindings]
@@ -165,7 +154,7 @@ class OnnxRuntimeExecution:
         self._calls = []
 
 
-def bound(
+def binding_of(
     session: ort.InferenceSession, record: Component, buffers: Mapping[str, Buffer], device: str
 ) -> ort.IOBinding:
     """A binding of a component's inputs and outputs to memory of ``device``, ``"cpu"`` or ``"cuda"``."""

@@ -1,14 +1,17 @@
 """ONNX Runtime on a GPU, for graphs and GPUs that TensorRT does not have an engine for.
 
 It runs on our stream and on our buffers, without waiting for the device. It cannot be recorded in a graph of ours,
-since it takes memory while it runs; it can record itself, but waits for the device after each run that it replays.
+since it takes memory while it runs; it records itself, where its version replays that without waiting.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -20,7 +23,7 @@ from ..errors import EngineError, MissingDependencyError
 from .contract import axis_sizes, check_buffers, output_shapes
 from .gpu import gpu_error
 from .gpu import open_gpu as open_device
-from .onnxruntime import bound, session_options
+from .onnxruntime import binding_of, session_options
 from .run_once import run_once
 from .usage import Usage
 
@@ -29,9 +32,29 @@ __all__ = ["check", "load_engine", "open_device"]
 
 _PROVIDER = "CUDAExecutionProvider"
 
+#: Operators that take time, or that would have tensors copied to the processor. (Those on shapes belong there.)
+_HEAVY = frozenset({
+    "Attention", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gelu", "Gemm", "InstanceNormalization",
+    "LayerNormalization", "MatMul", "MultiHeadAttention", "RMSNormalization", "Resize", "Sigmoid", "Softmax",
+})  # fmt: skip
+
+#: ONNX Runtime's name of the setting that has it record CUDA graphs.
+_RECORDS = "enable_cuda_graph"
+
+#: Recordings of one engine. ONNX Runtime keeps each as long as the session, also when the plan that it was of is gone.
+MOST_RECORDINGS = 32
+_NOT_RECORDED = -1
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
 
 class OnnxRuntimeCudaEngine:
-    """One component as one session. Executions of it run one at a time, on the device's stream."""
+    """One component as one session. Executions of it run one at a time, on the device's stream.
+
+    They do so in one thread, whoever calls: ONNX Runtime's recordings and its handles of CUDA's libraries belong to the
+    thread that made them.
+    """
 
     def __init__(
         self,
@@ -46,24 +69,51 @@ class OnnxRuntimeCudaEngine:
         self.contract = contract
         self.usage = Usage(component)
         self._device = device
-        self._records_itself = options.get("enable_cuda_graph", "0") != "0"
-        self._recordings = itertools.count()
-        settings = provider_settings(device.stream.handle, options)
+        self._recordings = itertools.count(1)
+        self._thread = ThreadPoolExecutor(1, f"latentrt-{component}")
         ort.preload_dlls()  # CUDA and cuDNN of NVIDIA's wheels, which are not where the system looks for libraries
+        self.records_itself = options.get(_RECORDS, _flag(replays_without_waiting(ort.__version__))) != _flag(False)
         try:
-            with device.active():
-                self._session: ort.InferenceSession | None = ort.InferenceSession(
-                    graph,
-                    session_options(weights),
-                    providers=[(_PROVIDER, settings)],
-                    enable_fallback=False,  # a second session, for the processor, would take the place of the reason
-                )
+            self._session: ort.InferenceSession | None = self._open(graph, weights, options)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise self.failed("cannot load the engine", error) from error
-        if self._session.get_providers()[0] != _PROVIDER:  # it falls back to the processor, with a warning
-            subject = f"{self.component}: ONNX Runtime {ort.__version__} does not find CUDA or cuDNN"
-            remedy = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings the versions it was built for"
-            raise EngineError(subject, remedy=remedy)
+        check_placement(component, self._session)
+
+    def _open(
+        self, graph: bytes, weights: Mapping[str, memoryview], options: Mapping[str, str]
+    ) -> ort.InferenceSession:
+        """A session, in the engine's thread. Where it cannot record itself and was not asked to, it does not."""
+        wanted = session_options(weights)
+        wanted.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # for ``check_placement``
+
+        def open_session() -> ort.InferenceSession:
+            settings = provider_settings(
+                self._device.stream.handle, options, precision=self.contract.precision, records=self.records_itself
+            )
+            # A second session, for the processor, would take the place of the reason.
+            return ort.InferenceSession(graph, wanted, providers=[(_PROVIDER, settings)], enable_fallback=False)
+
+        try:
+            return self.call(open_session)
+        except Exception as error:
+            if not self.records_itself or _RECORDS in options:
+                raise
+            logger.info("%s: not recorded by ONNX Runtime, so its work is put on the stream: %s", self.component, error)
+            self.records_itself = False
+            return self.call(open_session)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Do something in the engine's thread, and wait for it."""
+
+        def on_device() -> T:
+            with self._device.active():
+                return work()
+
+        future = self._thread.submit(on_device)
+        try:
+            return future.result()
+        finally:
+            wait([future])  # also where the waiting thread was interrupted
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run on host arrays; see ``run_once``."""
@@ -80,8 +130,9 @@ class OnnxRuntimeCudaEngine:
         options = ort.RunOptions()
         # The outputs are read by what comes later on the same stream: the host need not wait for them.
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        if self._records_itself:
-            options.add_run_config_entry("gpu_graph_id", str(next(self._recordings)))
+        if self.records_itself:
+            number = next(self._recordings)
+            options.add_run_config_entry("gpu_graph_id", str(number if number <= MOST_RECORDINGS else _NOT_RECORDED))
         return options
 
     def failed(self, what: str, error: Exception) -> EngineError:
@@ -92,6 +143,7 @@ class OnnxRuntimeCudaEngine:
         """Drop the session and its memory, once the calls inside have ended."""
         self.usage.close()
         self._session = None
+        self._thread.shutdown()
 
 
 class OnnxRuntimeCudaExecution:
@@ -115,7 +167,7 @@ class OnnxRuntimeCudaExecution:
             EngineError: a buffer of another shape or dtype.
         """
         check_buffers(self._engine.component, self._engine.contract, self._sizes, buffers)
-        self._binding = bound(self._session, self._engine.contract, buffers, "cuda")
+        self._binding = binding_of(self._session, self._engine.contract, buffers, "cuda")
         self._options = self._engine.run_options()  # what was recorded is of the addresses before
 
     def enqueue(self, stream: Stream) -> None:
@@ -126,7 +178,7 @@ class OnnxRuntimeCudaExecution:
         """
         with self._engine.usage:
             try:
-                self._session.run_with_iobinding(self._binding, self._options)
+                self._engine.call(lambda: self._session.run_with_iobinding(self._binding, self._options))
             except Exception as error:  # ONNX Runtime's errors share no base class
                 sizes = ", ".join(f"{axis} {size}" for axis, size in self._sizes.items())
                 raise self._engine.failed(f"failed with {sizes}", error) from error
@@ -136,7 +188,7 @@ class OnnxRuntimeCudaExecution:
         self._binding = self._session = None
 
 
-def provider_settings(stream: int, options: Mapping[str, str]) -> dict[str, str]:
+def provider_settings(stream: int, options: Mapping[str, str], *, precision: str, records: bool) -> dict[str, str]:
     """ONNX Runtime's settings for CUDA: our stream, and no more memory than is asked for. ``options`` override them."""
     return {
         "device_id": "0",
@@ -144,8 +196,42 @@ def provider_settings(stream: int, options: Mapping[str, str]) -> dict[str, str]
         "arena_extend_strategy": "kSameAsRequested",
         # The default measures every algorithm of a convolution at each size that it has not seen yet.
         "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": _flag(precision != "fp32"),  # where fp32 is asked for, it is fp32
+        _RECORDS: _flag(records),
         **options,
     }
+
+
+def _flag(on: bool) -> str:
+    return "1" if on else "0"
+
+
+def replays_without_waiting(version: str) -> bool:
+    """Whether a version of ONNX Runtime replays its recordings without waiting for the device afterwards: from 1.28 on.
+
+    (https://github.com/microsoft/onnxruntime/pull/28686)
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= (1, 28)
+
+
+def check_placement(component: str, session: ort.InferenceSession) -> None:
+    """Refuse a session that is not on the GPU, or that runs there but for what takes the time.
+
+    Raises:
+        EngineError: it is one.
+    """
+    if session.get_providers()[0] != _PROVIDER:  # it falls back to the processor, with a warning
+        subject = f"{component}: ONNX Runtime {ort.__version__} does not find CUDA or cuDNN"
+        remedy = "pip install 'onnxruntime-gpu[cuda,cudnn]', which brings the versions it was built for"
+        raise EngineError(subject, remedy=remedy)
+    if not hasattr(session, "get_provider_graph_assignment_info"):  # older than 1.24
+        return
+    parts = [part for part in session.get_provider_graph_assignment_info() if part.ep_name != _PROVIDER]
+    elsewhere = {node.op_type for part in parts for node in part.get_nodes()} & _HEAVY
+    if elsewhere:
+        subject = f"{component}: ONNX Runtime {ort.__version__} would run a part of it on the processor"
+        remedy = "install a newer onnxruntime-gpu, and build the bundle again"
+        raise EngineError(subject, received=", ".join(sorted(elsewhere)), expected="kernels for CUDA", remedy=remedy)
 
 
 def check(records: Iterable[EngineRecord]) -> None:
@@ -165,8 +251,7 @@ def check(records: Iterable[EngineRecord]) -> None:
 def load_engine(
     bundle: Bundle, record: EngineRecord, *, device: Device, threads: int, options: Mapping[str, str]
 ) -> OnnxRuntimeCudaEngine:
-    """Load a component's engine onto the GPU. ``options`` are those of ONNX Runtime's CUDA provider; with
-    ``enable_cuda_graph`` it records the runs of each execution.
+    """Load a component's engine onto the GPU. ``options`` are those of ONNX Runtime's CUDA provider.
 
     Raises:
         EngineError: ONNX Runtime does not accept the graph, or does not find CUDA.

@@ -19,7 +19,7 @@ from ..bundles.manifest import Component, EngineRecord
 from ..bundles.spec import Profile
 from ..device.interface import Buffer, Device, Stream
 from ..device.memory import gigabytes
-from ..errors import EngineError
+from ..errors import CaptureError, EngineError
 from .contract import axis_sizes, check_buffers, output_shapes, profile_for
 from .gpu import gpu_error
 from .gpu import open_gpu as open_device
@@ -62,6 +62,7 @@ class TensorRTEngine:
         self.library = library
         self.device = device
         self.usage = Usage(component)
+        self.listen()
         with device.active():
             self._runtime = library.create_runtime()
             self.engine = self._runtime.deserialize_cuda_engine(stream_reader(library, data))
@@ -83,10 +84,14 @@ class TensorRTEngine:
         with self.usage:
             return run_once(self, self.device, inputs)
 
+    def listen(self) -> None:
+        """Before a call of the library: what it says from now on is the reason if that fails."""
+        log_of(self.library).begin()
+
     def failed(self, what: str) -> EngineError:
-        """The error for a call that the library refused, with what it said."""
+        """The error for a call that the library refused, with what it said since ``listen``."""
         subject = f"{self.component}: {self.library.name} {self.library.version}: {what}"
-        return gpu_error(subject, log_of(self.library).take_error(), self.device)
+        return gpu_error(subject, log_of(self.library).errors(), self.device)
 
     def close(self) -> None:
         """Release the weights. Executions must have been closed before."""
@@ -110,13 +115,14 @@ class TensorRTExecution:
         self._engine = engine
         self._sizes = sizes
         self._fresh = True
+        engine.listen()
         cache = None if engine.cache is None else engine.cache.cache
         self._context = engine.library.create_context(engine.engine, cache)
         if self._context is None:
             raise engine.failed("no context can be made")
         # On the stream that it will run on, so that the one is done before the other.
         stream = engine.device.stream.handle
-        if profile and not self._context.set_optimization_profile_async(profile, stream):
+        if not self._context.set_optimization_profile_async(profile, stream):
             raise engine.failed(f"profile {profile} cannot be used")
         for name, shape in shapes.items():
             if not self._context.set_input_shape(name, shape):
@@ -132,7 +138,11 @@ class TensorRTExecution:
     @property
     def capturable(self) -> bool:
         """Whether a run may be recorded, which TensorRT-RTX knows once a shape was run."""
-        return self._engine.library.is_capturable(self._context, self._engine.device.stream.handle)
+        engine = self._engine
+        if not engine.library.is_capturable(self._context, engine.device.stream.handle):
+            subject = f"{engine.component}: {engine.library.name} {engine.library.version} cannot be recorded"
+            raise CaptureError(subject, received=", ".join(f"{axis} {size}" for axis, size in self._sizes.items()))
+        return True
 
     def bind(self, buffers: Mapping[str, Buffer], workspace: Buffer | None) -> None:
         """Set the addresses of every input and output, and of the workspace.
@@ -141,6 +151,7 @@ class TensorRTExecution:
             EngineError: a buffer of another shape or dtype, too small a workspace, or addresses that are refused.
         """
         engine = self._engine
+        engine.listen()
         check_buffers(engine.component, engine.contract, self._sizes, buffers)
         lent = 0 if workspace is None else workspace.nbytes
         if lent < self.workspace_bytes:
@@ -159,6 +170,7 @@ class TensorRTExecution:
             EngineError: the engine is closed, or the library refuses.
         """
         with self._engine.usage:
+            self._engine.listen()
             if not self._context.execute_async_v3(stream.handle):
                 raise self._engine.failed("the run cannot be put on the stream")
             if self._fresh and self._engine.cache is not None:

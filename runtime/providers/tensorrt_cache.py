@@ -7,15 +7,15 @@ engine.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any
+
+from ..whole_files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -60,19 +60,7 @@ class RuntimeCache:
                 return
             self._kept = digest
             try:
-                _write(self._path, data)
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(self._path, data)
             except OSError as error:
                 logger.warning("%s: compiled kernels are not kept: %s", self._path, error.strerror or error)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            Path(file.name).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(file.name).unlink()
-            raise

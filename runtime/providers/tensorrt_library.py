@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,8 @@ from . import PROVIDERS, missing_library
 logger = logging.getLogger(__name__)
 
 LEAN = "tensorrt_lean"
+
+_ERRORS_KEPT = 32
 
 
 @dataclass(frozen=True)
@@ -85,21 +89,27 @@ class Library:
 
 
 class Log:
-    """What a library had to say: the last error of each thread, and of those that the library has for itself."""
+    """What a library had to say: its last errors, and the thread that it said each on, which may be one of its own."""
 
     def __init__(self) -> None:
+        self._numbers = itertools.count()
+        self._errors: deque[tuple[int, int, str]] = deque(maxlen=_ERRORS_KEPT)
         self._thread = threading.local()
-        self._of_any = ""
 
-    def take_error(self) -> str:
-        """The last error since this was asked: of this thread, or else of any."""
-        error: str = getattr(self._thread, "error", "") or self._of_any or "no reason given"
-        self._thread.error = self._of_any = ""
-        return error
+    def begin(self) -> None:
+        """The calling thread is about to make a call: what was said before has nothing to do with it."""
+        self._thread.begun = next(self._numbers)
+
+    def errors(self) -> str:
+        """All errors since ``begin``: those of this thread, or else of any."""
+        begun = getattr(self._thread, "begun", -1)
+        said = [(thread, message) for number, thread, message in tuple(self._errors) if number > begun]
+        own = [message for thread, message in said if thread == threading.get_ident()]
+        return "; ".join(own or [message for _, message in said]) or "no reason given"
 
     def keep_error(self, message: str) -> None:
         """Keep an error for whoever sees that something failed."""
-        self._thread.error = self._of_any = message
+        self._errors.append((next(self._numbers), threading.get_ident(), message))
 
 
 _MAKING_LOG = threading.Lock()

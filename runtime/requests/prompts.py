@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..bundles.manifest import Manifest
+from ..checks import shown, text
 from ..errors import RequestError
-from .checks import shown, text
 
 #: One text for each text encoder of a bundle, in the manifest's order.
 Texts = tuple[str, ...]

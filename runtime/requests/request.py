@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundles.manifest import Manifest
+from ..checks import fraction, integer, numbers, one_of, shown, text
 from ..errors import RequestError
-from ..images.decode import Decoding, decoding_from
 from ..images.pictures import is_latents
 from ..noise.sources import GENERATORS, TORCH_CPU
 from ..samplers.model_schedule import Value
 from .arguments import Size
-from .checks import finite, fraction, integer, interval, one_of, shown, text
+from .decoding import Decoding, decoding_from
+from .guidance import Guidance, guidance_from_arguments
 from .prompts import Texts, negative_prompts_from_arguments, prompts_from_arguments
 from .sampler_options import sampler_options_from_argument
 from .size_conditioning import SizeConditioning, size_conditioning_from_arguments
@@ -31,15 +32,6 @@ OutputType = Literal["pil", "np", "latent", "dlpack"]
 
 
 @dataclass(frozen=True)
-class SkipLayers:
-    """Skip-layer guidance: its scale, and the fractions of the run between which it acts."""
-
-    scale: float
-    start: float
-    stop: float
-
-
-@dataclass(frozen=True)
 class Request:
     """A valid request. ``prompts`` has one entry per picture; ``negative_prompts`` likewise, ``None`` where omitted."""
 
@@ -48,17 +40,13 @@ class Request:
     width: int
     height: int
     num_inference_steps: int | None
-    guidance_scale: float | tuple[float, ...]
-    guidance_interval: tuple[float, float] | None
-    guidance_rescale: float
-    guided: bool
+    guidance: Guidance
     seeds: tuple[int, ...]
     rng: str
     sampler: str | None
     schedule: str | None
     sampler_options: Mapping[str, Value]
     max_sequence_length: int | None
-    skip_layers: SkipLayers | None
     latents: NDArray[np.float32] | None
     source: Source
     denoising_end: float | None
@@ -147,16 +135,15 @@ def request_from_arguments(
     steps = num_inference_steps
     if steps is None and not options.keys() & {"timesteps", "sigmas"}:  # a list says how many there are
         steps = manifest.defaults.num_inference_steps
-    guidance = _guidance(manifest.defaults.guidance_scale if guidance_scale is None else guidance_scale)
-    if manifest.conditioning.guidance_embedding and (isinstance(guidance, tuple) or guidance_interval is not None):
-        raise RequestError(
-            f"{manifest.name} was distilled to one guidance scale for the whole run",
-            received="guidance_interval" if guidance_interval is not None else "a list of guidance scales",
-            expected="guidance_scale as one number",
-        )
-    guided = _guided(guidance, source, manifest)
-    skip_layers = _skip_layers(
-        skip_layer_guidance_scale, skip_layer_guidance_start, skip_layer_guidance_stop, guided, manifest
+    guidance = guidance_from_arguments(
+        manifest,
+        source,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+        guidance_rescale=guidance_rescale,
+        skip_layer_guidance_scale=skip_layer_guidance_scale,
+        skip_layer_guidance_start=skip_layer_guidance_start,
+        skip_layer_guidance_stop=skip_layer_guidance_stop,
     )
     output: OutputType = one_of("output_type", output_type, get_args(OutputType))  # type: ignore[assignment]
 
@@ -178,17 +165,13 @@ def request_from_arguments(
         width=width,
         height=height,
         num_inference_steps=None if steps is None else integer("num_inference_steps", steps, 1, MAX_STEPS),
-        guidance_scale=guidance,
-        guidance_interval=None if guidance_interval is None else interval("guidance_interval", guidance_interval),
-        guidance_rescale=_guidance_rescale(guidance_rescale, manifest, skip_layers),
-        guided=guided,
+        guidance=guidance,
         seeds=_seeds(seed, images),
         rng=one_of("rng", rng, GENERATORS),
         sampler=None if sampler is None else text("sampler", sampler),
         schedule=None if schedule is None else text("schedule", schedule),
         sampler_options=options,
         max_sequence_length=_sequence_length(max_sequence_length, manifest),
-        skip_layers=skip_layers,
         latents=_latents(latents, images, height, width, manifest),
         source=source,
         denoising_end=None if denoising_end is None else fraction("denoising_end", denoising_end),
@@ -197,17 +180,6 @@ def request_from_arguments(
         positive_size=positive,
         negative_size=negative,
     )
-
-
-def _guidance_rescale(rescale: float, manifest: Manifest, skip_layers: SkipLayers | None) -> float:
-    value = fraction("guidance_rescale", rescale)
-    if value and (manifest.task == "edit" or skip_layers is not None):
-        raise RequestError(
-            "guidance_rescale with a third prediction",
-            received=value,
-            expected="0 with an edit or skip-layer guidance: it compares the prompt's prediction with the guided one",
-        )
-    return value
 
 
 def _seeds(seed: int | Sequence[int] | None, images: int) -> tuple[int, ...]:
@@ -228,15 +200,7 @@ def _latents(latents: Any, images: int, height: int, width: int, manifest: Manif
         return None
     space = manifest.latent_space
     shape = (images, space.channels, height // space.scale, width // space.scale)
-    expected = f"float32 {list(shape)} of unit variance"
-    if not hasattr(latents, "shape") or not hasattr(latents, "dtype"):
-        raise RequestError("latents", received=shown(latents), expected=f"an array, {expected}")
-    array = np.asarray(latents)
-    if array.shape != shape or array.dtype != np.float32:
-        raise RequestError("latents", received=f"{array.dtype} {list(array.shape)}", expected=expected)
-    if not np.isfinite(array).all():
-        raise RequestError("latents", received="values that are not finite", expected=expected)
-    return np.ascontiguousarray(array)
+    return numbers("latents", latents, shape, np.float32)
 
 
 def _state(image: Any, latents: Any, manifest: Manifest) -> Any:
@@ -247,21 +211,6 @@ def _state(image: Any, latents: Any, manifest: Manifest) -> Any:
         expected = f"float32 [n, {manifest.latent_space.channels}, h, w]"
         raise RequestError("latents with denoising_start", received=shown(latents), expected=expected)
     return latents
-
-
-def _guidance(scale: Any) -> float | tuple[float, ...]:
-    if isinstance(scale, Sequence) and not isinstance(scale, str | bytes):
-        return tuple(finite("guidance_scale", one) for one in scale)
-    return finite("guidance_scale", scale)
-
-
-def _guided(scale: float | tuple[float, ...], source: Source, manifest: Manifest) -> bool:
-    """Whether there are unconditional rows; as in diffusers, none for a guidance scale of 1 or less."""
-    if manifest.conditioning.guidance_embedding:
-        return False  # the denoiser is told the scale and applies it itself
-    if source.image_guidance_scale is not None and source.image_guidance_scale < 1:
-        return False
-    return any(one > 1 for one in (scale if isinstance(scale, tuple) else (scale,)))
 
 
 def _sequence_length(length: int | None, manifest: Manifest) -> int | None:
@@ -278,22 +227,3 @@ def _sequence_length(length: int | None, manifest: Manifest) -> int | None:
                 remedy=f"build it: latentrt build-engines CHECKPOINT --out BUNDLE --component {encoding.component}",
             )
     return integer("max_sequence_length", length, 1, max(encoding.max_tokens for encoding in able))
-
-
-def _skip_layers(
-    scale: float | None, start: float | None, stop: float | None, guided: bool, manifest: Manifest
-) -> SkipLayers | None:
-    if scale is None and start is None and stop is None:
-        return None
-    own = manifest.skip_layer_guidance
-    if own is None or not guided:
-        raise RequestError(
-            "skip-layer guidance",
-            received=f"{manifest.name}, whose denoiser cannot skip layers" if own is None else "guidance_scale up to 1",
-            expected="Stable Diffusion 3.5 Medium" if own is None else "guidance_scale above 1, which it adds to",
-        )
-    return SkipLayers(
-        own.scale if scale is None else finite("skip_layer_guidance_scale", scale),
-        own.start if start is None else fraction("skip_layer_guidance_start", start),
-        own.stop if stop is None else fraction("skip_layer_guidance_stop", stop),
-    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..checks import shown
 from ..errors import RequestError
 from ..samplers.build import plain
 from ..samplers.model_schedule import Value
-from .checks import shown
 
 #: Arguments of ``build_table`` that are arguments of a call.
 _OF_THE_CALL = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bundles.manifest import Manifest
+from ..checks import finite, pair
 from .arguments import Size
-from .checks import finite, pair
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..bundles.manifest import Manifest
+from ..checks import integer, shown
 from ..errors import RequestError
 from ..images.pictures import is_latents, picture_size
 from .arguments import Size
-from .checks import integer, shown
 
 
 def size_of_run(height: int | None, width: int | None, image: Any, manifest: Manifest) -> Size:

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bundles.manifest import Manifest
+from ..checks import finite, fraction, numbers
 from ..errors import RequestError
-from ..images.pictures import depth_from, is_latents, mask_from, pixels_from, spread
-from .checks import finite, fraction
+from ..images.per_image import PerImage, spread
+from ..images.pictures import depth_from, is_latents, mask_from, pictures_from
 
 Array = NDArray[np.float32]
 
@@ -20,24 +21,24 @@ IMAGE_GUIDANCE_SCALE = 1.5  # diffusers' default
 
 @dataclass(frozen=True)
 class Source:
-    """What a run has beside its prompts; every array has one entry per image, and None is what was not given.
+    """What a run has beside its prompts, for each image; None is what was not given.
 
-    ``pixels [images, 3, H, W]`` in -1..1 or ``latents [images, C, h, w]`` in the sampler's scale; ``mask
-    [images, 1, H, W]``, 1 where the picture is drawn anew; ``depth [images, 1, h, w]`` in -1..1.
+    ``pictures``, bytes ``[n, H, W, 3]`` or float32 ``[n, 3, H, W]`` in -1..1, or ``latents [n, C, h, w]`` in the
+    sampler's scale; ``mask [n, 1, H, W]``, 1 where the picture is drawn anew; ``depth [n, 1, h, w]`` in -1..1.
     """
 
-    pixels: Array | None = None
-    latents: Array | None = None
-    mask: Array | None = None
-    depth: Array | None = None
+    pictures: PerImage | None = None
+    latents: PerImage | None = None
+    mask: PerImage | None = None
+    depth: PerImage | None = None
     strength: float | None = None
     denoising_start: float | None = None
     image_guidance_scale: float | None = None
 
     @property
     def has_image(self) -> bool:
-        """Whether there is a picture, as pixels or as latents."""
-        return self.pixels is not None or self.latents is not None
+        """Whether there is a picture, as itself or as latents."""
+        return self.pictures is not None or self.latents is not None
 
 
 @dataclass(frozen=True)
@@ -76,19 +77,20 @@ def source_from_arguments(
         "image_guidance_scale": image_guidance_scale,
     }
     _check_combination(manifest, {name for name, value in given.items() if value is not None})
-    pixels = latents = mask = depth = None
+    pictures = latents = mask = depth = None
     space = manifest.latent_space
     if image is not None:
         if is_latents(image, space.channels):
-            latents = _latents(image, frame, manifest)
+            shape = (len(image), space.channels, frame.height // space.scale, frame.width // space.scale)
+            latents = _spread("image", numbers("image as latents", image, shape, np.float32), frame)
         else:
-            pixels = _spread("image", pixels_from(image, frame.height, frame.width), frame)
+            pictures = _spread("image", pictures_from(image, frame.height, frame.width), frame)
     if mask_image is not None:
         mask = _spread("mask_image", mask_from(mask_image, frame.height, frame.width), frame)
     if depth_map is not None:
-        depth = depth_from(depth_map, frame.height // space.scale, frame.width // space.scale)
-        depth = _spread("depth_map", depth, frame)
-    if manifest.task == "inpainting" and pixels is None:
+        values = depth_from(depth_map, frame.height // space.scale, frame.width // space.scale)
+        depth = _spread("depth_map", values, frame)
+    if manifest.task == "inpainting" and pictures is None:
         raise RequestError(
             "image", received="latents", expected="a picture: the denoiser sees it with the mask cut out"
         )
@@ -97,7 +99,7 @@ def source_from_arguments(
     if manifest.task == "edit" and image_guidance_scale is None:
         image_guidance_scale = IMAGE_GUIDANCE_SCALE
     return Source(
-        pixels=pixels,
+        pictures=pictures,
         latents=latents,
         mask=mask,
         depth=depth,
@@ -140,15 +142,5 @@ def _check_combination(manifest: Manifest, given: set[str]) -> None:
             raise RequestError(f"denoising_start and {other} exclude each other", expected="one of them")
 
 
-def _latents(image: NDArray[Any], frame: Frame, manifest: Manifest) -> Array:
-    scale = manifest.latent_space.scale
-    expected = f"float32 [n, {manifest.latent_space.channels}, {frame.height // scale}, {frame.width // scale}], finite"
-    if image.dtype != np.float32 or image.shape[2:] != (frame.height // scale, frame.width // scale):
-        raise RequestError("image as latents", received=f"{image.dtype} {list(image.shape)}", expected=expected)
-    if not np.isfinite(image).all():
-        raise RequestError("image as latents", received="values that are not finite", expected=expected)
-    return _spread("image", image, frame)
-
-
-def _spread(name: str, values: Array, frame: Frame) -> Array:
+def _spread(name: str, values: NDArray[Any], frame: Frame) -> PerImage:
     return spread(name, values, frame.prompts, frame.images)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels.table_rows import DRAWS, HISTORY
 from ..errors import RequestError
 from .linear_form import symbol
 from .model_schedule import ModelSchedule, Value
@@ -26,7 +27,6 @@ from .trace import Trace
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 LARGEST_INTEGER = 2**63 - 1
-LONGEST_HISTORY = 5  # of stored outputs: what the kernels that run a table keep
 
 
 def build_table(
@@ -52,7 +52,7 @@ def build_table(
     Raises:
         RequestError: an unknown name or option, or a combination that the sampler cannot run.
     """
-    return _build(
+    return table_from_request(
         TableRequest(
             sampler,
             schedule,
@@ -87,7 +87,8 @@ def in_range(name: str, value: float) -> float:
 
 
 @lru_cache(maxsize=512)
-def _build(request: TableRequest) -> SamplerTable:
+def table_from_request(request: TableRequest) -> SamplerTable:
+    """The table of a request, compiled or found among those compiled before; see ``build_table``."""
     sampler, schedule = named_sampler(request)
     settings = resolve(
         sampler, schedule, request.model_schedule, dict(request.options), named=request.sampler is not None
@@ -172,12 +173,13 @@ def table_of(
         for kind, index in update.terms:
             history = max(history, k - index + 1) if kind == "d" else history
             noises = max(noises, int(drawn[k]) - index) if kind == "z" else noises
-    if history > LONGEST_HISTORY:
-        raise RequestError(
-            f"{sampler.name} needs a longer history than the runtime keeps",
-            received=f"{history} model outputs",
-            expected=f"at most {LONGEST_HISTORY}: a lower order",
-        )
+    for what, needed, kept in (("model outputs", history, HISTORY), ("draws of noise", noises, DRAWS)):
+        if needed > kept:
+            raise RequestError(
+                f"{sampler.name} needs a longer history than the runtime keeps",
+                received=f"{needed} {what}",
+                expected=f"at most {kept}: a lower order",
+            )
     # Stored outputs are scaled so that the newest has weight 1 in its own update: one product less per evaluation.
     scales = [update.weight(("d", k)) or 1.0 for k, update in enumerate(updates)]
     step = np.asarray([evaluation.step for evaluation in done], dtype=np.int64)

@@ -23,6 +23,10 @@ THRESHOLDING: Fields = {"thresholding": False, "dynamic_thresholding_ratio": 0.9
 CLIPPING: Fields = {"clip_sample": True, "clip_sample_range": 1.0}
 FLOW: Fields = {"use_flow_sigmas": False, "flow_shift": 1.0}
 SHIFTING: Fields = {"use_dynamic_shifting": False, "time_shift_type": "exponential"}
+#: How the shift of a rectified flow grows with the size, also where a scheduler does not say.
+DYNAMIC_SHIFT: dict[str, float] = {
+    "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096,
+}  # fmt: skip
 ZERO_SNR: Fields = {"rescale_betas_zero_snr": False}
 SOLVER: Fields = {**TRAINING, **EPSILON, **RAMPS, **THRESHOLDING, **FLOW, "lower_order_final": True}
 DISTILLED: Fields = {
@@ -163,10 +167,7 @@ CLASSES: dict[str, Fields] = {
         **SHIFTING,
         "num_train_timesteps": 1000,
         "shift": 1.0,
-        "base_shift": 0.5,
-        "max_shift": 1.15,
-        "base_image_seq_len": 256,
-        "max_image_seq_len": 4096,
+        **DYNAMIC_SHIFT,
         "invert_sigmas": False,
         "shift_terminal": None,
         "stochastic_sampling": False,

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 
 from ..errors import RequestError
+from .diffusers_classes import DYNAMIC_SHIFT
 from .grid import Floats, Grid, descending, float32, flow_point, points_of
 from .model_schedule import TrainingSchedule
 from .parameterization import Mixture, Point
-from .ramps import RAMPS
+from .ramps import RAMPS, exponential, karras
 from .spacing import brief, explicit_flow_sigmas, explicit_timesteps
 
 LARGEST_MU = 50.0  # a shift by e^50 leaves nothing but noise in float32 sigmas
@@ -26,10 +27,10 @@ def flow(
     shift: float,
     use_dynamic_shifting: bool = False,
     time_shift_type: str = "exponential",
-    base_shift: float = 0.5,
-    max_shift: float = 1.15,
-    base_image_seq_len: int = 256,
-    max_image_seq_len: int = 4096,
+    base_shift: float = DYNAMIC_SHIFT["base_shift"],
+    max_shift: float = DYNAMIC_SHIFT["max_shift"],
+    base_image_seq_len: float = DYNAMIC_SHIFT["base_image_seq_len"],
+    max_image_seq_len: float = DYNAMIC_SHIFT["max_image_seq_len"],
     shift_terminal: float | None = None,
     ramp: str | None = None,
     mu: float | None = None,
@@ -143,10 +144,9 @@ def edm(
 ) -> Grid:
     """Karras et al. 2022 (arXiv:2206.00364), table 1: the denoiser is told log(sigma) / 4 and sees c_in x."""
     if sigma_schedule == "karras":
-        ends = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-        levels = (ends[0] + np.linspace(0, 1, steps) * (ends[1] - ends[0])) ** rho
-    else:
-        levels = np.exp(np.linspace(math.log(sigma_min), math.log(sigma_max), steps))[::-1]
+        levels = karras(training, sigma_max, sigma_min, steps, rho)
+    else:  # upwards, so that a single step is the lowest level, as in diffusers
+        levels = exponential(training, sigma_min, sigma_max, steps)[::-1]
     levels = float32(levels)
     sigmas = descending(np.append(levels, levels[-1] if final_sigmas_type == "sigma_min" else 0.0))
 
@@ -207,12 +207,17 @@ def stretched(sigmas: Floats, terminal: float) -> Floats:
 
 
 def dynamic_mu(
-    mu: float | None, image_seq_len: int | None, base_shift: float, max_shift: float, base_len: int, max_len: int
+    mu: float | None,
+    image_seq_len: int | None,
+    base_shift: float,
+    max_shift: float,
+    base_image_seq_len: float,
+    max_image_seq_len: float,
 ) -> float:
     """The caller's ``mu``, or the one that grows linearly with the number of latent patches."""
     if mu is None and image_seq_len is not None:
-        slope = (max_shift - base_shift) / (max_len - base_len)
-        mu = image_seq_len * slope + base_shift - slope * base_len
+        slope = (max_shift - base_shift) / (max_image_seq_len - base_image_seq_len)
+        mu = image_seq_len * slope + base_shift - slope * base_image_seq_len
     return required(mu)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checks import fraction
 from ..errors import RequestError
 from .settings import Resolved
 from .trace import Trace
@@ -54,10 +55,3 @@ def cutoff_timestep(name: str, value: object, settings: Resolved) -> int:
     """The training timestep at a fraction of the way from pure noise to the image."""
     count = settings.training.num_train_timesteps
     return round(count - fraction(name, value) * count)
-
-
-def fraction(name: str, value: object) -> float:
-    """``value`` as a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise RequestError(f"{name} is a fraction", received=repr(value), expected="0 to 1")
-    return float(value)

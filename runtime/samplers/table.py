@@ -34,7 +34,7 @@ class SamplerTable:
     - ``draws_noise`` [N] bool: the update takes a tensor from the request's noise stream, even where its weight is 0,
       because diffusers takes one there;
     - ``noise_sigmas`` [M, 2]: the noise levels that draw ``j`` leads between. With ``noise`` "gaussian" every draw is
-      a new tensor; with "brownian" the increment of the seed's path between the two (``noise_brownian``), whose path
+      a new tensor; with "brownian" the increment of the seed's path between the two (``noise.brownian``), whose path
       spans ``noise_range``, the lowest and the highest sigma of the whole schedule;
     - ``step`` [N] int64: the inference step an evaluation belongs to, counted from the first one that runs;
     - ``state_signal`` [N + 1], ``state_noise`` [N + 1]: clean latents with the noise of state ``k`` are

@@ -30,8 +30,8 @@ class TextStates:
     pooled: Array | None
 
 
-#: Runs one text encoder on ``input_ids [texts, tokens]``.
-RunEncoder = Callable[[TextEncoding, NDArray[np.int64]], Mapping[str, NDArray[Any]]]
+#: The outputs of one text encoder for ``input_ids [texts, tokens]``.
+Encode = Callable[[TextEncoding, NDArray[np.int64]], Mapping[str, NDArray[Any]]]
 
 
 def unique_texts(request: Request, *, zero_omitted: bool) -> list[Texts]:
@@ -39,7 +39,7 @@ def unique_texts(request: Request, *, zero_omitted: bool) -> list[Texts]:
     return [texts for texts in dict.fromkeys(_texts_of_rows(request, zero_omitted)) if texts is not None]
 
 
-def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], run: RunEncoder) -> TextStates:
+def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], encode: Encode) -> TextStates:
     """Run every text encoder that the bundle has, on its ids ``[texts, tokens]``, and join what they give.
 
     ``TextEncoding`` says how; an encoder that the bundle was built without gives zeros.
@@ -52,7 +52,7 @@ def encode_texts(manifest: Manifest, ids: Mapping[str, NDArray[np.int64]], run: 
             absent = np.zeros((texts, encoding.tokens, manifest.text_width), np.float32)
             segments.setdefault(encoding.segment, []).append(absent)
             continue
-        outputs = run(encoding, ids[encoding.component])
+        outputs = encode(encoding, ids[encoding.component])
         segments.setdefault(encoding.segment, []).append(outputs[encoding.hidden_states])
         if encoding.pooled is not None:
             pooled.append(outputs[encoding.pooled])
@@ -75,7 +75,7 @@ def conditioning_rows(
         inputs["time_ids"] = np.array([time_ids(conditioning.time_ids, size) for size in sizes], np.float32)
     if conditioning.guidance_embedding:
         width = next(spec.shape[1] for spec in manifest.components["denoiser"].inputs if spec.name == "timestep_cond")
-        inputs["timestep_cond"] = np.tile(guidance_embedding(_one(request.guidance_scale), int(width)), (len(rows), 1))
+        inputs["timestep_cond"] = np.tile(guidance_embedding(_one(request.guidance.scale), int(width)), (len(rows), 1))
     return inputs
 
 
@@ -105,7 +105,7 @@ def guidance_embedding(guidance_scale: float, width: int) -> Array:
 def _texts_of_rows(request: Request, zero_omitted: bool) -> list[Texts | None]:
     """What every row is conditioned on; None is zeros."""
     rows: list[Texts | None] = list(request.prompts)
-    if not request.guided:
+    if not request.guidance.guided:
         return rows
     omitted = None if zero_omitted else ("",) * len(request.prompts[0])
     return [omitted if texts is None else texts for texts in request.negative_prompts] + rows

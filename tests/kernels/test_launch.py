@@ -59,7 +59,7 @@ def test_what_the_code_cannot_take_is_refused(values: dict[str, int], says: str)
 )
 def test_the_code_that_a_gpu_runs_best_is_chosen(gpu: str, chosen: str) -> None:
     held = tuple(msgspec.structs.replace(KERNEL, target=target) for target in ("ptx", "sm80", "sm86", "sm90"))
-    kernels = KernelSet(KernelIndex(schema_version=2, key={}, kernels=held), lambda file: b"")
+    kernels = KernelSet(KernelIndex(schema_version=3, layout="", key={}, kernels=held), lambda file: b"")
     assert kernels.select("halve", "float16", gpu).target == chosen
 
 
@@ -68,7 +68,7 @@ def test_the_code_that_a_gpu_runs_best_is_chosen(gpu: str, chosen: str) -> None:
 )
 def test_code_that_there_is_not(name: str, dtype: str | None, gpu: str) -> None:
     held = tuple(msgspec.structs.replace(KERNEL, target=target) for target in ("ptx", "sm90"))
-    kernels = KernelSet(KernelIndex(schema_version=2, key={}, kernels=held), lambda file: b"")
+    kernels = KernelSet(KernelIndex(schema_version=3, layout="", key={}, kernels=held), lambda file: b"")
     with pytest.raises(LookupError, match=f"{name} of {dtype} for {gpu} is not among"):
         kernels.select(name, dtype, gpu)
 
@@ -76,7 +76,7 @@ def test_code_that_there_is_not(name: str, dtype: str | None, gpu: str) -> None:
 def test_kernels_of_two_bundles_are_one_set() -> None:
     def held(content: bytes, *dtypes: str) -> KernelSet:
         kernels = tuple(msgspec.structs.replace(KERNEL, dtype=dtype, file=f"halve.{dtype}.cubin") for dtype in dtypes)
-        return KernelSet(KernelIndex(schema_version=2, key={}, kernels=kernels), lambda file: content)
+        return KernelSet(KernelIndex(schema_version=3, layout="", key={}, kernels=kernels), lambda file: content)
 
     both = joined([held(b"of the first", "float32"), held(b"of the second", "float32", "float16")])
     for dtype, content in (("float32", b"of the first"), ("float16", b"of the second")):
@@ -85,5 +85,5 @@ def test_kernels_of_two_bundles_are_one_set() -> None:
 
 
 def test_the_record_survives_json() -> None:
-    index = KernelIndex(schema_version=2, key={"triton": "3.6.0"}, kernels=(KERNEL,))
+    index = KernelIndex(schema_version=3, layout="", key={"triton": "3.6.0"}, kernels=(KERNEL,))
     assert msgspec.json.decode(msgspec.json.encode(index), type=KernelIndex) == index

@@ -29,17 +29,16 @@ def test_all_samplers_side_by_side_end_where_each_ends_alone() -> None:
         assert_same(state, expected)
 
 
-def test_a_run_starts_from_its_draw() -> None:
-    run = run_of("euler", 3)
-    scale = run.table.initial_noise_scale
-    rows = table_rows(run.table, start=(0.25, scale), first_draw=1)
-    slots = empty_slots(1, 12, 12, rows)
-    slots.state[0], slots.noise[0, 0] = 2, np.arange(12)
+def test_the_first_row_makes_the_first_input_and_asks_for_the_first_draw() -> None:
+    run = run_of("euler_a", 3)
+    slots = empty_slots(1, 12, 12, table_rows(run.table, first_draw=3))
+    slots.state[0] = np.arange(12)
     model_input, timesteps = np.zeros((2, 12), np.float32), np.zeros(2, np.float32)
     denoise_slots(slots, ROUTE, np.full((2, 12), np.nan), model_input, timesteps)
-    expected = 0.5 + scale * np.arange(12)
-    np.testing.assert_allclose(slots.state[0], expected, rtol=1e-6)
-    np.testing.assert_allclose(model_input, np.tile(expected * run.table.input_scale[0], (2, 1)), rtol=1e-6)
+    np.testing.assert_array_equal(slots.state[0], np.arange(12))
+    np.testing.assert_allclose(model_input, np.tile(np.arange(12) * run.table.input_scale[0], (2, 1)), rtol=1e-6)
+    assert slots.draws[0] == 3
+    assert empty_slots(1, 12, 12, table_rows(run.table, host_draws=True)).table[:, Column.NEXT_DRAW].max() == -1
     np.testing.assert_allclose(timesteps, run.table.timesteps[0])
 
 

@@ -60,8 +60,11 @@ class FunctionExecution:
         self.rows = next(iter(shapes.values()))[0]
         self.outputs = output_shapes(engine.contract, self._sizes)
         self.workspace_bytes = engine.workspace_bytes(self.rows)
-        self.capturable = engine.capturable
         engine.open_executions += 1
+
+    @property
+    def capturable(self) -> bool:
+        return self._engine.capturable
 
     def bind(self, buffers: Mapping[str, Buffer], workspace: Buffer | None) -> None:
         check_buffers(self._engine.component, self._engine.contract, self._sizes, buffers)
@@ -120,4 +123,4 @@ def engines_of(
     )
     loaded = {engine.component: engine for engine in engines}
     runner = DeviceRunner(device or HostDevice(), limit)
-    return Engines(Bundle(Path("functions"), manifest, ""), "functions", loaded, loaded.__getitem__, runner)
+    return Engines(Bundle(Path("functions"), manifest, ""), {}, loaded, loaded.__getitem__, runner)

@@ -7,14 +7,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from latentrt.runtime import Pipeline, load, loading
+from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.device.interface import Device
 from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
-from latentrt.runtime.errors import EngineError
+from latentrt.runtime.errors import CheckpointError, EngineError
 from latentrt.runtime.providers import onnxruntime
 from latentrt.runtime.providers.onnxruntime import OnnxRuntimeEngine
 
@@ -65,7 +67,7 @@ def test_engines_are_closed_after_what_runs_them_and_before_their_device(monkeyp
     order: list[str] = []
     first, second, device = linear_engine(), linear_engine(), HostDevice()
     base = engines_of(first, device=device)
-    refiner = Engines(base.bundle, base.provider, {"denoiser": second}, base.__getitem__, base.runner)
+    refiner = Engines(base.bundle, {}, {"denoiser": second}, base.__getitem__, base.runner)
     run_through(base, RUNS["euler"])
     run_through(refiner, RUNS["euler"])
     monkeypatch.setattr(device, "close", lambda: order.append(f"device, {first.closed}, {second.closed}"))
@@ -100,14 +102,28 @@ def test_closing_while_an_engine_is_being_loaded(emoji_bundle: Path, monkeypatch
         opened[0].run({})
 
 
+def test_a_scheduler_that_is_not_known_is_told_before_anything_is_loaded(
+    emoji_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = decode_manifest((emoji_bundle / "manifest.json").read_bytes(), where="")
+    bundle = shutil.copytree(emoji_bundle, tmp_path / "bundle")
+    (bundle / "manifest.json").unlink()
+    scheduler = {"_class_name": "SomeOtherScheduler"}
+    (bundle / "manifest.json").write_bytes(encode_manifest(msgspec.structs.replace(manifest, scheduler=scheduler)))
+    monkeypatch.setattr(onnxruntime, "load_engine", None)
+    with pytest.raises(CheckpointError, match=r"unknown scheduler class .* 'SomeOtherScheduler'"):
+        load(bundle, verify=False)
+
+
 def test_a_load_that_fails_half_way_leaves_nothing(
     emoji_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runners, opened = list[DeviceRunner](), list[OnnxRuntimeEngine]()
 
     class Runner(DeviceRunner):
-        def __init__(self, device: Device):
-            super().__init__(device)
+        def __init__(self, device: Device, limit: int | None):
+            super().__init__(device, limit)
+            assert limit == 1000
             runners.append(self)
 
     load_engine = onnxruntime.load_engine
@@ -123,7 +139,7 @@ def test_a_load_that_fails_half_way_leaves_nothing(
     graph.unlink()
     graph.write_bytes(b"no graph")
     with pytest.raises(EngineError, match=r"vae_decoder: ONNX Runtime .* cannot load the engine"):
-        load(bundle, verify=False)
+        load(bundle, verify=False, plans_memory=1000)
     assert {engine.component for engine in opened} == {"text_encoder", "text_encoder_2", "denoiser"}
     for engine in opened:
         with pytest.raises(EngineError, match="the engine is closed"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,6 @@ from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import EngineError
-from latentrt.runtime.requests.arguments import CallArguments
-from latentrt.runtime.requests.request import request_from_arguments
 from latentrt.runtime.timing import Timings
 
 from .function_engine import FunctionEngine, contract_of, engines_of
@@ -52,7 +49,7 @@ def test_an_engine_is_loaded_once_by_whichever_thread_comes_first(bundle: Bundle
         loads.append(component)
         return Doubling(component)
 
-    engines = Engines(bundle, "onnxruntime-cpu", {}, load, DeviceRunner(HostDevice()))
+    engines = Engines(bundle, {}, {}, load, DeviceRunner(HostDevice()))
 
     def first(_: int) -> object:
         started.wait()
@@ -65,7 +62,7 @@ def test_an_engine_is_loaded_once_by_whichever_thread_comes_first(bundle: Bundle
 
 def test_closed_engines_load_no_more(bundle: Bundle) -> None:
     held = Doubling("vae_decoder")
-    engines = Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, Doubling, DeviceRunner(HostDevice()))
+    engines = Engines(bundle, {}, {"vae_decoder": held}, Doubling, DeviceRunner(HostDevice()))
     engines.close()
     assert held.closed
     with pytest.raises(EngineError, match="the pipeline is closed"):
@@ -82,7 +79,7 @@ def test_plans_make_room_for_an_engine_that_is_loaded_late(bundle: Bundle) -> No
 
     held = Doubling("vae_decoder")
     runner = DeviceRunner(device, limit=5000)
-    with closing(Engines(bundle, "onnxruntime-cpu", {"vae_decoder": held}, load, runner)) as engines:
+    with Engines(bundle, {}, {"vae_decoder": held}, load, runner) as engines:
         engines.run("vae_decoder", values, Timings())
         assert held.open_executions == 1
         assert engines["vae_encoder"].component == "vae_encoder"
@@ -92,7 +89,7 @@ def test_plans_make_room_for_an_engine_that_is_loaded_late(bundle: Bundle) -> No
 def test_more_rows_than_the_profile_allows_run_in_parts() -> None:
     engine = Doubling("vae_decoder", limit=8)
     values = np.arange(17 * 4, dtype=np.float32).reshape(-1, 4, 1, 1)
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         result = engines.run("vae_decoder", {"latents": values}, Timings())
     assert [len(part) for part in engine.given] == [8, 8, 1]
     assert np.array_equal(result["image"], 2 * values)
@@ -100,14 +97,14 @@ def test_more_rows_than_the_profile_allows_run_in_parts() -> None:
 
 def test_half_precision_stays_inside_of_the_engine() -> None:
     engine = Doubling("vae_decoder", "float16")
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         result = engines.run("vae_decoder", {"latents": np.ones((1, 4, 2, 2), np.float32)}, Timings())
     assert engine.given[0].dtype == np.float16
     assert result["image"].dtype == np.float32
 
 
 def test_results_belong_to_the_caller() -> None:
-    with closing(engines_of(Doubling("vae_decoder"))) as engines:
+    with engines_of(Doubling("vae_decoder")) as engines:
         first, second = (
             engines.run("vae_decoder", {"latents": np.full((1, 4, 2, 2), value, np.float32)}, Timings())["image"]
             for value in (1, 2)
@@ -124,7 +121,7 @@ def test_a_released_engine_is_loaded_again_when_it_is_needed(bundle: Bundle) -> 
         return loaded[-1]
 
     values = {"latents": np.ones((1, 4, 2, 2), np.float32)}
-    with closing(Engines(bundle, "onnxruntime-cpu", {}, load, DeviceRunner(HostDevice()))) as engines:
+    with Engines(bundle, {}, {}, load, DeviceRunner(HostDevice())) as engines:
         engines.run("vae_decoder", values, Timings())
         free = engines.runner.device.memory()[0]
         engines.release("vae_decoder")
@@ -133,12 +130,3 @@ def test_a_released_engine_is_loaded_again_when_it_is_needed(bundle: Bundle) -> 
         engines.release("vae_decoder")
         engines.run("vae_decoder", values, Timings())
     assert len(loaded) == 2
-
-
-def test_every_argument_of_a_call_is_described_and_understood() -> None:
-    described = set(CallArguments.__annotations__)
-    understood = set(request_from_arguments.__annotations__) - {"manifest", "prompt", "return"}
-    assert described == understood
-    assert CallArguments.__doc__ is not None
-    for name in described:
-        assert f"``{name}``" in CallArguments.__doc__

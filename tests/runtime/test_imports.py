@@ -51,6 +51,7 @@ def test_generating_imports_none_of_the_export_dependencies(emoji_bundle: Path, 
     assert {"latentrt", "numpy", "onnxruntime"} <= modules
     assert "rich" not in modules
     assert "typer" not in modules
+    assert "email" not in modules, "importlib.metadata, which takes longer to import than most of what is needed"
 
 
 def test_the_runtime_generates_where_the_export_dependencies_are_not_installed(

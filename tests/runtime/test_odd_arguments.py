@@ -17,6 +17,7 @@ from PIL import Image
 from latentrt.runtime import Pipeline, load
 from latentrt.runtime.errors import InputError
 from latentrt.runtime.images.provenance import png_bytes
+from latentrt.runtime.loading import LoadOptions
 from latentrt.runtime.requests.arguments import CallArguments
 
 T = TypeVar("T")
@@ -63,8 +64,14 @@ COMPANY: dict[str, dict[str, Any]] = {
     "guidance_interval": {"guidance_scale": 2.0},
 }
 
-#: Of what is drawn for arguments of ``load``.
-GOOD = [("threads", 1), ("threads", 2), ("threads", 3)]
+#: Of what is drawn for arguments of ``load``: which of it is good, and nothing else.
+GOOD: dict[str, Callable[[Any], bool]] = {
+    "threads": lambda value: value in (1, 2, 3),
+    "verify": lambda value: isinstance(value, bool | np.bool_),
+    "embeddings_cache": lambda value: isinstance(value, int | np.integer) and value >= 0,
+    "plans_memory": lambda value: isinstance(value, int | np.integer) and value >= 0,
+    "provider_options": lambda value: value == {},
+}
 
 settings.register_profile(
     "odd", derandomize=True, deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -82,7 +89,7 @@ def accepted(call: Callable[[], T]) -> T | None:
     return None
 
 
-def check(pipe: Pipeline, call: dict[str, Any]) -> None:
+def assert_saved_or_refused(pipe: Pipeline, call: dict[str, Any]) -> None:
     output = accepted(lambda: pipe(**call))
     if output is None:
         return
@@ -98,7 +105,7 @@ def test_any_value_of_an_argument(name: str, emoji: Pipeline) -> None:
     @of_profile
     @given(ODD)
     def call(value: Any) -> None:
-        check(emoji, {**SMALL, **COMPANY.get(name, {}), name: value})
+        assert_saved_or_refused(emoji, {**SMALL, **COMPANY.get(name, {}), name: value})
 
     call()
 
@@ -109,12 +116,14 @@ def test_any_option_of_a_sampler(sampler: str, emoji: Pipeline) -> None:
     @given(OPTIONS)
     def call(options: dict[Any, Any]) -> None:
         steps = None if {"timesteps", "sigmas"} & options.keys() else 2
-        check(emoji, {**SMALL, "sampler": sampler, "sampler_options": options, "num_inference_steps": steps})
+        assert_saved_or_refused(
+            emoji, {**SMALL, "sampler": sampler, "sampler_options": options, "num_inference_steps": steps}
+        )
 
     call()
 
 
-@pytest.mark.parametrize("name", ["bundle", "refiner", "provider", "threads", "offload", "provider_options"])
+@pytest.mark.parametrize("name", ["bundle", "refiner", *LoadOptions.__annotations__])
 def test_any_value_of_an_argument_of_load(name: str, emoji_bundle: Path) -> None:
     @of_profile
     @given(ODD.filter(lambda value: value is not None))
@@ -122,6 +131,7 @@ def test_any_value_of_an_argument_of_load(name: str, emoji_bundle: Path) -> None
         loaded = accepted(lambda: load(**{"bundle": emoji_bundle, "verify": False, name: value}))
         if loaded is not None:
             loaded.close()
-            assert value == {} if name == "provider_options" else (name, value) in GOOD
+            assert name in GOOD
+            assert GOOD[name](value)
 
     call()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from latentrt.runtime import Pipeline, load
 from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
-from latentrt.runtime.device.graphs import Step
+from latentrt.runtime.device.steps import Step
 from latentrt.runtime.errors import BundleError, EngineError, RequestError
 from latentrt.runtime.images.provenance import read_provenance
 from latentrt.runtime.loop.denoise_plan import DenoisePlan

@@ -32,12 +32,3 @@ def test_the_denoised_latents_approach_the_final_ones(emoji: Pipeline, sampler: 
     assert distances[-1] <= 1e-5, "the last state has no noise"
     assert distances[8] < 0.3 * distances[0]
     assert all(after < 1.05 * before for before, after in pairwise(distances[3:]))
-
-
-def test_other_names_are_not_in_the_state(emoji: Pipeline) -> None:
-    def look(pipe: Pipeline, index: int, timestep: float, state: State) -> None:
-        assert list(state) == ["latents", "denoised"]
-        with pytest.raises(KeyError, match="prompt_embeds"):
-            state["prompt_embeds"]
-
-    emoji("a fox", num_inference_steps=1, callback_on_step_end=look)

@@ -18,6 +18,7 @@ from latentrt.runtime import RefinedPipeline, load
 from latentrt.runtime.bundles.bundle import Bundle
 from latentrt.runtime.bundles.manifest import decode_manifest, encode_manifest
 from latentrt.runtime.device.host import HostDevice
+from latentrt.runtime.engines import Engines
 from latentrt.runtime.errors import BundleError, RequestError
 from latentrt.runtime.images.provenance import read_provenance
 from latentrt.runtime.loop.callback import StepState
@@ -156,6 +157,19 @@ def test_what_both_bundles_hold_is_loaded_once(pipe: RefinedPipeline) -> None:
     assert pipe.refiner.engines["vae_encoder"] is pipe.base.engines["vae_encoder"]
 
 
+def test_a_text_is_encoded_once_for_both(pipe: RefinedPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    run = Engines.run
+
+    def note(engines: Engines, component: str, *arguments: Any) -> dict[str, NDArray[Any]]:
+        ran.append(component)
+        return run(engines, component, *arguments)
+
+    monkeypatch.setattr(Engines, "run", note)
+    pipe("an owl at noon", num_inference_steps=5, guidance_scale=1.0, output_type="latent")
+    assert ran == ["text_encoder", "text_encoder_2"]
+
+
 def test_the_device_has_the_kernels_of_both(
     tiny_bundle: Path, refiner_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +193,8 @@ def test_offloaded_text_encoders_are_not_shared(tiny_bundle: Path, refiner_bundl
             np.testing.assert_array_equal(received, expected)
         for half in (offloading.base, offloading.refiner):
             assert half.engines.get("text_encoder_2") is None
-        assert offloading.refiner.engines.get("vae_decoder") is offloading.base.engines.get("vae_decoder")
+        offloading.warmup([(96, 96)])
+        assert offloading.refiner.engines.get("vae_decoder") is None, "it is the base that decodes"
 
 
 def test_a_seed_gives_the_same_picture_in_any_batch(pipe: RefinedPipeline) -> None:
@@ -203,7 +218,7 @@ def test_samplers_with_other_states_hand_over(pipe: RefinedPipeline) -> None:
     handed = going_on(second, state, *tables).source.latents
     assert handed is not None
     expected = tables[1].start_signal * 3 + tables[1].start_noise * 0.5
-    np.testing.assert_allclose(handed, expected, rtol=1e-5)
+    np.testing.assert_allclose(handed.of_images(), expected, rtol=1e-5)
 
 
 def test_the_callback_sees_both_and_can_stop_either(pipe: RefinedPipeline) -> None:
@@ -293,7 +308,10 @@ def test_calls_that_cannot_be_run(
         pipe("a fox", num_inference_steps=10, **arguments)
 
 
-def test_a_refiner_with_other_latents_is_refused(tiny_bundle: Path, emoji_bundle: Path) -> None:
+def test_a_refiner_with_other_latents_is_refused(
+    tiny_bundle: Path, emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "load_engine", None)  # nothing has been loaded by then
     with pytest.raises(RequestError, match="other latents"):
         load(tiny_bundle, refiner=emoji_bundle)
 

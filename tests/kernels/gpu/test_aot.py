@@ -145,18 +145,18 @@ class Driver:
         self, kernel: CompiledKernel, code: bytes, elements: int, outer: int, given: dict[str, torch.Tensor | int]
     ) -> None:
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
-        self._check(self._cuda.cuModuleLoadData(ctypes.byref(module), code + b"\0"))
-        self._check(self._cuda.cuModuleGetFunction(ctypes.byref(function), module, kernel.symbol.encode()))
+        self.assert_cuda_success(self._cuda.cuModuleLoadData(ctypes.byref(module), code + b"\0"))
+        self.assert_cuda_success(self._cuda.cuModuleGetFunction(ctypes.byref(function), module, kernel.symbol.encode()))
         numbers = {k: v.data_ptr() if isinstance(v, torch.Tensor) else v for k, v in given.items()}
         scalars = [np.array(value) for value in kernel_arguments(kernel, numbers)]
         pointers = (ctypes.c_void_p * len(scalars))(*(scalar.ctypes.data for scalar in scalars))
         blocks, threads = grid(kernel, elements, outer), (kernel.threads, 1, 1)
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         shape = [ctypes.c_uint(n) for n in (*blocks, *threads, kernel.shared_bytes)]
-        self._check(self._cuda.cuLaunchKernel(function, *shape, stream, pointers, None))
+        self.assert_cuda_success(self._cuda.cuLaunchKernel(function, *shape, stream, pointers, None))
         torch.cuda.synchronize()
 
-    def _check(self, status: int) -> None:
+    def assert_cuda_success(self, status: int) -> None:
         assert status == 0, f"CUDA driver error {status}"
 
 

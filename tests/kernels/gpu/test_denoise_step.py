@@ -68,7 +68,9 @@ ROUTES = np.array(
 ROWS = 9
 
 
-def compare(launch: Launch, shape: tuple[int, int, int], dtype: torch.dtype, rescale: float, extra: int) -> None:
+def assert_step_is_numpys(
+    launch: Launch, shape: tuple[int, int, int], dtype: torch.dtype, rescale: float, extra: int
+) -> None:
     elements = int(np.prod(shape))
     outputs = torch.from_numpy(values(20, ROWS, elements)).to(dtype)
     ours, expected = slots_of(shape, rescale), slots_of(shape, rescale)
@@ -97,12 +99,12 @@ def compare(launch: Launch, shape: tuple[int, int, int], dtype: torch.dtype, res
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_step_is_the_numpy_step(launch: Launch, shape: tuple[int, int, int], dtype: torch.dtype) -> None:
     """Bit for bit in what stays in fp32: the order of operations is the same, and none are fused."""
-    compare(launch, shape, dtype, rescale=0.0, extra=0)
+    assert_step_is_numpys(launch, shape, dtype, rescale=0.0, extra=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES[1:])
 def test_a_step_with_rescaled_guidance(launch: Launch, shape: tuple[int, int, int]) -> None:
-    compare(launch, shape, torch.float32, rescale=0.7, extra=0)
+    assert_step_is_numpys(launch, shape, torch.float32, rescale=0.7, extra=0)
 
 
 @pytest.mark.gpu
@@ -111,12 +113,12 @@ def test_a_step_with_rescaled_guidance(launch: Launch, shape: tuple[int, int, in
 def test_many_programs_move_a_slot_on_once(launch: Launch, rescale: float) -> None:
     """More programs than a GPU holds at once, whose order nobody knows."""
     for _ in range(10):
-        compare(launch, (16, 128, 128), torch.float16, rescale=rescale, extra=0)
+        assert_step_is_numpys(launch, (16, 128, 128), torch.float16, rescale=rescale, extra=0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_channels_behind_the_latents_are_left_alone(launch: Launch, dtype: torch.dtype) -> None:
-    compare(launch, (4, 17, 19), dtype, rescale=0.0, extra=5 * 17 * 19)
+    assert_step_is_numpys(launch, (4, 17, 19), dtype, rescale=0.0, extra=5 * 17 * 19)
 
 
 def test_deviations_of_many_tiles_are_merged(launch: Launch) -> None:

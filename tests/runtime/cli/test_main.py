@@ -163,7 +163,7 @@ def run(arguments):
     Dropping()
     time.sleep(60)
 
-cli._dispatch = run
+cli.dispatch = run
 sys.exit(cli.main([]))
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,3 +33,22 @@ def fetched(device: Device, buffer: Buffer) -> NDArray[Any]:
     device.stream.download(buffer, array)
     device.stream.synchronize()
     return array
+
+
+#: How often work is done again before what the driver says of the GPU's free memory counts against it.
+_TRIES = 3
+
+
+def assert_takes_nothing(device: Device, work: Callable[[], object]) -> None:
+    """Work after which as much memory is free as before it, by the driver's figure.
+
+    That is of all processes: where another one takes some meanwhile, it will not do so each time.
+    """
+    taken = []
+    for _ in range(_TRIES):
+        free = device.memory()[0]
+        work()
+        taken.append(free - device.memory()[0])
+        if taken[-1] <= 0:
+            return
+    raise AssertionError(f"of the GPU's memory, each of these runs kept so many bytes: {taken}")

@@ -17,13 +17,14 @@ pytest.importorskip("cuda.core", reason="pip install 'latentrt[cuda]'")
 from cuda.bindings import driver
 
 from latentrt.runtime.device import cuda
-from latentrt.runtime.device.cuda import CudaDevice, CudaStream, _is_contiguous
+from latentrt.runtime.device.cuda import CudaDevice, CudaStream
 from latentrt.runtime.device.cuda_memory import CudaStaging, device_errors
+from latentrt.runtime.device.dlpack import is_contiguous
 from latentrt.runtime.device.driver import driver_version
-from latentrt.runtime.device.graphs import Memory
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.device.interface import Counts
-from latentrt.runtime.errors import CaptureError, DeviceError, DeviceMemoryError, EngineError
+from latentrt.runtime.device.memory import Memory
+from latentrt.runtime.errors import CaptureError, DeviceError, DeviceMemoryError, EngineError, RequestError
 
 SUCCESS = driver.CUresult.CUDA_SUCCESS
 
@@ -33,7 +34,7 @@ SUCCESS = driver.CUresult.CUDA_SUCCESS
     [((2, 3), (3, 1), True), ((3, 2), (1, 3), False), ((1, 4), (99, 1), True), ((2, 3), (4, 1), False), ((), (), True)],
 )
 def test_gaps_between_elements_are_seen(shape: tuple[int, ...], strides: tuple[int, ...], contiguous: bool) -> None:
-    assert _is_contiguous(shape, strides) is contiguous
+    assert is_contiguous(shape, strides) is contiguous
 
 
 @pytest.mark.skipif(driver_version() is not None, reason="there is a driver")
@@ -61,6 +62,34 @@ def test_a_thread_gets_back_the_device_that_it_had(
     with pytest.raises(ZeroDivisionError), device.active():
         calls.append(1 / len(calls[1:]))
     assert calls == ["ours", *restored]
+
+
+class Kept:
+    """A tensor on the GPU that its library does not give away."""
+
+    def __init__(self, error: Exception):
+        self._error = error
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, **_: object) -> object:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (BufferError("Can't export tensors that require gradient"), "a tensor that DLPack can hand over"),
+        (TypeError("float8"), "a dtype that numpy has"),
+    ],
+)
+def test_a_tensor_that_is_not_given_away_is_refused_for_its_own_reason(error: Exception, expected: str) -> None:
+    device = CudaDevice.__new__(CudaDevice)
+    device.name, device._ordinal = "GPU 0", 0
+    device.stream = SimpleNamespace(handle=1)  # type: ignore[assignment]
+    with pytest.raises(RequestError, match=rf"latents \| received: {error} \| expected: {expected}"):
+        device.from_dlpack(Kept(error), "latents")
 
 
 @pytest.fixture
@@ -94,6 +123,13 @@ def test_pinned_memory_is_there_as_long_as_somebody_has_an_array_on_it(freed: li
     assert freed == []
     del array
     assert freed == [pointer]
+
+
+def test_too_little_memory_of_the_host_is_not_blamed_on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = driver.CUresult.CUDA_ERROR_OUT_OF_MEMORY
+    monkeypatch.setattr(driver, "cuMemAllocHost", lambda size: (short, 0))
+    with pytest.raises(DeviceMemoryError, match=r"the host has no 4e-06 GB .* \| free memory of the host"):
+        pinned((1000,), np.float32)
 
 
 def test_pinned_memory_of_a_plan_is_given_back_when_the_plan_is_closed(
@@ -161,6 +197,6 @@ def test_a_recording_that_does_not_become_a_graph_leaves_nothing(monkeypatch: py
     stream, calls = recording(
         monkeypatch, cuStreamEndCapture=(SUCCESS, 7), cuGraphInstantiate=(SUCCESS, 8), cuGraphUpload=short
     )
-    with pytest.raises(CaptureError, match="CUDA_ERROR_OUT_OF_MEMORY"), stream.capture():
+    with pytest.raises(DeviceMemoryError, match="CUDA_ERROR_OUT_OF_MEMORY"), stream.capture():
         pass
     assert calls[2:] == ["cuGraphInstantiate", "cuGraphDestroy", "cuGraphUpload", "cuGraphExecDestroy"]

@@ -18,7 +18,7 @@ from latentrt.runtime.errors import RequestError
 from ...kernels.slot_runs import RUNS, by_definition, run_of
 from ..function_engine import engines_of
 from ..table_loop import SHAPE, linear_engine, run_through
-from .on_gpu import fetched, on_gpu, sent
+from .on_gpu import assert_takes_nothing, fetched, on_gpu, sent
 
 pytestmark = pytest.mark.gpu
 
@@ -71,11 +71,14 @@ def test_warm_sizes_allocate_and_record_nothing(engines: Engines, gpu: Any) -> N
     run = RUNS["dpm++ 2m"]
     for size in sizes:
         run_through(engines, run, shape=size)
-    before, free = replace(gpu.counts), gpu.memory()[0]
-    for size in sizes * 3:
-        run_through(engines, run, shape=size)
+    before = replace(gpu.counts)
+
+    def change() -> None:
+        for size in sizes * 3:
+            run_through(engines, run, shape=size)
+
+    assert_takes_nothing(gpu, change)
     assert (gpu.counts.allocations, gpu.counts.captures) == (before.allocations, before.captures)
-    assert gpu.memory()[0] == free
 
 
 def test_the_host_runs_ahead_of_the_device(engines: Engines, gpu: Any) -> None:
@@ -91,10 +94,12 @@ def test_two_hundred_runs_leak_nothing(engines: Engines, gpu: Any) -> None:
     run = run_of("euler", 4)
     for _ in range(3):
         run_through(engines, run)
-    free = gpu.memory()[0]
-    for seed in range(200):
-        run_through(engines, replace(run, seed=seed))
-    assert gpu.memory()[0] >= free
+
+    def runs() -> None:
+        for seed in range(200):
+            run_through(engines, replace(run, seed=seed))
+
+    assert_takes_nothing(gpu, runs)
 
 
 def test_a_closed_pipeline_leaves_nothing(kernels: KernelSet) -> None:
@@ -107,10 +112,7 @@ def test_a_closed_pipeline_leaves_nothing(kernels: KernelSet) -> None:
     watcher = CudaDevice(kernels)
     use()
     torch.cuda.synchronize()
-    free = watcher.memory()[0]
-    for _ in range(5):
-        use()
-    assert watcher.memory()[0] >= free - (1 << 22)  # the driver keeps a little of its own
+    assert_takes_nothing(watcher, use)
 
 
 def test_two_threads_get_what_each_gets_alone(engines: Engines) -> None:

@@ -10,7 +10,7 @@ from latentrt.kernels.gpu.aot import SOURCES
 from latentrt.kernels.host import KERNELS
 from latentrt.kernels.philox import calls_for, philox_normal, threads_for
 from latentrt.kernels.reference import bytes_from_image, image_from_decoded
-from latentrt.runtime.device.dlpack import is_elsewhere
+from latentrt.runtime.device.dlpack import is_elsewhere, is_tensor
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.errors import CaptureError, DeviceMemoryError, EngineError, RequestError
 
@@ -93,7 +93,9 @@ def test_tensors_come_and_go_without_a_copy() -> None:
     assert again[0, 0] == 9
     assert again.data_ptr() == tensor.data_ptr()
     assert not is_elsewhere(tensor)
-    assert not is_elsewhere([1, 2])
+    assert is_tensor(tensor)
+    assert not is_tensor([1, 2])
+    assert not is_tensor(np.zeros(2))
 
 
 class OnAGpu:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from latentrt.kernels.gpu.aot import SOURCES
 from latentrt.runtime.device.host import HostBuffer, HostDevice, HostLaunch
-from latentrt.runtime.images.decode import decode_bytes, decoding_from
+from latentrt.runtime.images.decode import decode_bytes
+from latentrt.runtime.requests.decoding import decoding_from
 from latentrt.runtime.timing import Timings
 
 from ...kernels.slot_runs import RUNS, by_definition
@@ -54,7 +54,7 @@ class CheckingDevice(HostDevice):
 @pytest.mark.parametrize("name", ["edit", "skipped layers", "outside a mask", "rescaled guidance"])
 def test_a_run_launches_its_kernels_as_they_are_compiled(name: str, dtype: str) -> None:
     device, run = CheckingDevice(), RUNS[name]
-    with closing(engines_of(engine_for(run, dtype=dtype), device=device)) as engines:
+    with engines_of(engine_for(run, dtype=dtype), device=device) as engines:
         expected = by_definition(run, SHAPE)
         np.testing.assert_allclose(run_through(engines, run)[0], expected, atol=3e-2 * np.abs(expected).max())
     packs = {("pack_rows", dtype)} if name == "edit" else set()
@@ -74,7 +74,7 @@ def test_a_picture_launches_its_kernel_as_it_is_compiled(dtype: str) -> None:
         images=(1, 1, 1), height=sides, width=sides,
     )  # fmt: skip
     device = CheckingDevice()
-    with closing(engines_of(FunctionEngine("vae_decoder", contract, decoder), device=device)) as engines:
+    with engines_of(FunctionEngine("vae_decoder", contract, decoder), device=device) as engines:
         decoding = decoding_from("vae", None, 0.25, engines.bundle.manifest)
         latents = np.linspace(-1.2, 1.2, 2 * 4 * 5 * 7, dtype=np.float32).reshape(2, 4, 5, 7)
         pictures = list(decode_bytes(engines, latents, decoding, Timings()))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from latentrt.runtime.device.host import HostDevice
-from latentrt.runtime.images.decode import decode_bytes, decode_on_device, decoding_from
+from latentrt.runtime.images.decode import decode_bytes, decode_on_device
+from latentrt.runtime.requests.decoding import decoding_from
 from latentrt.runtime.timing import Timings
 
 from ..function_engine import FunctionEngine, contract_of, engines_of
@@ -29,7 +29,7 @@ def test_pictures_for_other_libraries_take_the_place_of_what_is_kept_for_other_s
     engine, device = FunctionEngine("vae_decoder", contract, decoder), HostDevice(limit=250_000)
     latents = np.linspace(-1, 1, 4 * 16 * 16, dtype=np.float32).reshape(1, 4, 16, 16)
     small = np.ascontiguousarray(latents[:, :, :4, :4])
-    with closing(engines_of(engine, device=device, limit=10**9)) as engines:
+    with engines_of(engine, device=device, limit=10**9) as engines:
         decoding = decoding_from("vae", None, 0.25, engines.bundle.manifest)
         list(decode_bytes(engines, latents, decoding, Timings()))
         assert device.memory()[0] < 1000

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latentrt.runtime.errors import RequestError
-from latentrt.runtime.images.pictures import depth_from, mask_from, pixels_from
+from latentrt.runtime.images.pictures import depth_from, mask_from, pictures_from
 
 HEIGHT, WIDTH = 16, 24
 
@@ -51,10 +51,18 @@ def test_the_kinds_are_what_they_are_called() -> None:
 
 @pytest.mark.parametrize("name", forms())
 def test_a_picture_is_the_same_from_every_kind(name: str) -> None:
-    received = pixels_from(forms()[name], HEIGHT, WIDTH)
-    expected = ramp().astype(np.float32) / 255 * 2 - 1
-    assert received.shape == (1, 3, HEIGHT, WIDTH)
-    np.testing.assert_allclose(received[0], np.stack([expected] * 3), atol=1e-6)
+    received = pictures_from(forms()[name], HEIGHT, WIDTH)
+    assert received.dtype == np.uint8
+    np.testing.assert_array_equal(received, np.stack([ramp()] * 3, axis=-1)[None])
+
+
+def test_a_picture_in_floating_point_stays_in_it_and_its_neighbours_become_so() -> None:
+    grey = Image.fromarray(ramp())
+    values = np.stack([ramp().astype(np.float32) / 255] * 3, axis=-1)
+    received = pictures_from([grey, values], HEIGHT, WIDTH)
+    assert received.shape == (2, 3, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(received[0], received[1])
+    np.testing.assert_array_equal(received[0], np.stack([ramp().astype(np.float32) / 255 * 2 - 1] * 3))
 
 
 @pytest.mark.parametrize("name", forms())
@@ -115,7 +123,7 @@ def test_what_is_no_depth_map(depth: Any, message: str) -> None:
 
 @pytest.mark.parametrize("mode", ["I", "F", "La"])
 def test_pictures_of_unknown_ranges_are_refused(mode: str) -> None:
-    for of in (pixels_from, mask_from):
+    for of in (pictures_from, mask_from):
         with pytest.raises(RequestError, match=f"a PIL picture of mode {mode}: .* expected: 8 or 16 bits"):
             of(Image.new(mode, (WIDTH, HEIGHT)), HEIGHT, WIDTH)
 
@@ -125,4 +133,4 @@ def test_a_file_that_is_cut_short(tmp_path: Path) -> None:
     Image.fromarray(noise).save(tmp_path / "a.png")
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:4000])
     with Image.open(tmp_path / "a.png") as image, pytest.raises(RequestError, match=r"image .* cannot be read"):
-        pixels_from(image, 64, 64)
+        pictures_from(image, 64, 64)

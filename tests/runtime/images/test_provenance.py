@@ -142,8 +142,7 @@ def test_a_picture_that_started_from_another_names_it(emoji: Pipeline, tmp_path:
     made, text = read_provenance(emoji("a fox", image=image, **call).save(tmp_path / "a.png")[0])
     assert made is not None
     assert made.strength == 0.5
-    pixels = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255) * np.float32(2) - np.float32(1)
-    assert made.image_sha256 == hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+    assert made.image_sha256 == hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
     assert made.mask_sha256 == hashlib.sha256(mask.tobytes()).hexdigest()
     assert text is not None
     assert "Denoising strength: 0.5" in text

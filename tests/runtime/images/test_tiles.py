@@ -18,7 +18,8 @@ from latentrt.runtime import Pipeline
 from latentrt.runtime.bundles.spec import AxisRange
 from latentrt.runtime.errors import BundleError, RequestError
 from latentrt.runtime.images.encode import encode
-from latentrt.runtime.images.pictures import pixels_from
+from latentrt.runtime.images.per_image import each
+from latentrt.runtime.images.pictures import pictures_from
 from latentrt.runtime.images.tiles import in_tiles, starts, weights
 from latentrt.runtime.timing import Timings
 
@@ -71,8 +72,8 @@ def test_what_fits_is_not_divided() -> None:
 def latents(emoji: Pipeline, emoji_checkpoint: Path) -> Array:
     """A picture of several emoji, larger than any that the checkpoint was trained on: ``[1, 4, 24, 24]``."""
     with Image.open(emoji_checkpoint / "contact_sheet.png") as sheet:
-        pixels = pixels_from(sheet.crop((0, 0, 192, 192)), 192, 192)
-    return encode(emoji.engines, pixels, Timings())[0]
+        picture = each(pictures_from(sheet.crop((0, 0, 192, 192)), 192, 192))
+    return encode(emoji.engines, picture, Timings())[0]
 
 
 def steps_across(values: Array, lines: list[int]) -> tuple[float, float]:
@@ -149,7 +150,7 @@ def test_latents_that_cannot_be_decoded(emoji: Pipeline) -> None:
 
 def test_what_is_no_array_cannot_be_decoded(emoji: Pipeline) -> None:
     for latents in ("latents", [1.0], np.zeros((1, 4, 16, 16), complex)):
-        with pytest.raises(RequestError, match=r"latents to decode .* an array of numbers"):
+        with pytest.raises(RequestError, match=r"latents to decode .* an array of finite numbers"):
             emoji.decode(latents)
 
 
@@ -157,8 +158,8 @@ def test_a_picture_larger_than_the_encoder_is_encoded_in_tiles(
     emoji: Pipeline, emoji_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Image.open(emoji_checkpoint / "contact_sheet.png") as sheet:
-        pixels = pixels_from(sheet.crop((0, 0, 192, 160)), 160, 192)
-    whole = encode(emoji.engines, pixels, Timings())
+        picture = each(pictures_from(sheet.crop((0, 0, 192, 160)), 160, 192))
+    whole = encode(emoji.engines, picture, Timings())
     component = emoji.bundle.manifest.components["vae_encoder"]
     small = msgspec.structs.replace(component, profile={**component.profile, "width": AxisRange(8, 12, 16)})
     seen: list[tuple[int, ...]] = []
@@ -170,7 +171,7 @@ def test_a_picture_larger_than_the_encoder_is_encoded_in_tiles(
 
     monkeypatch.setattr(emoji.engines, "run", record)
     monkeypatch.setitem(emoji.bundle.manifest.components, "vae_encoder", small)
-    tiled = encode(emoji.engines, pixels, Timings())
+    tiled = encode(emoji.engines, picture, Timings())
     assert set(seen) == {(1, 3, 160, 96)}, "the height fits"
     for part, reference in zip(tiled, whole, strict=True):
         assert part.shape == (1, 4, 20, 24)

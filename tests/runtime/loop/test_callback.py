@@ -87,8 +87,11 @@ def test_the_state_is_a_mapping(emoji: Pipeline) -> None:
         assert state.pop("latents").shape == (1, 4, 16, 16)
         assert list(state) == ["denoised"]
         assert len(state) == 1
+        seen.append(index)
 
+    seen: list[int] = []
     final_latents(emoji, look)
+    assert seen == [0, 1, 2]
 
 
 @pytest.mark.parametrize("no", [False, np.False_])
@@ -124,6 +127,7 @@ def test_a_stop_iteration_of_the_callback_comes_out(emoji: Pipeline) -> None:
         {"latents": np.zeros((1, 4, 16, 16), complex)},
         {"latents": np.zeros((1, 4, 16), np.float32)},
         {"latents": np.full((1, 4, 16, 16), np.nan, np.float32)},
+        {"latents": np.full((1, 4, 16, 16), 1e300)},  # infinite in float32
     ],
 )
 def test_answers_that_mean_nothing(emoji: Pipeline, answer: Any) -> None:

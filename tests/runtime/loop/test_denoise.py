@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -31,7 +30,7 @@ def assert_near(ours: Array, theirs: Array) -> None:
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_ends_where_its_table_says(name: str) -> None:
     run = RUNS[name]
-    with closing(engines_of(engine_for(run))) as engines:
+    with engines_of(engine_for(run)) as engines:
         assert_near(run_through(engines, run)[0], by_definition(run, SHAPE))
 
 
@@ -41,7 +40,7 @@ def test_every_run_ends_where_its_table_says(name: str) -> None:
 )
 def test_images_of_a_batch_are_those_that_each_seed_gives_alone(name: str) -> None:
     runs = [replace(RUNS[name], seed=seed) for seed in (3, 40, 500)]
-    with closing(engines_of(engine_for(RUNS[name]))) as engines:
+    with engines_of(engine_for(RUNS[name])) as engines:
         together = run_through(engines, *runs)
         for run, state in zip(runs, together, strict=True):
             np.testing.assert_array_equal(state, run_through(engines, run)[0])
@@ -51,7 +50,7 @@ def test_images_of_a_batch_are_those_that_each_seed_gives_alone(name: str) -> No
 def test_more_rows_than_the_engine_takes_run_in_parts(limit: int) -> None:
     runs = [replace(RUNS["euler, guidance in the middle"], seed=seed) for seed in range(3)]
     engine = linear_engine(rows=limit)
-    with closing(engines_of(engine)) as engines, closing(engines_of(linear_engine())) as whole:
+    with engines_of(engine) as engines, engines_of(linear_engine()) as whole:
         np.testing.assert_array_equal(run_through(engines, *runs), run_through(whole, *runs))
     assert max(engine.rows) == min(limit, 6)
     assert sum(engine.rows[-9 * 6 :]) >= 9 * 3
@@ -59,7 +58,7 @@ def test_more_rows_than_the_engine_takes_run_in_parts(limit: int) -> None:
 
 def test_evaluations_without_guidance_run_half_the_rows() -> None:
     engine = linear_engine()
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         run_through(engines, RUNS["euler, guidance in the middle"])
     assert set(engine.rows) == {1, 2}
     guidance = RUNS["euler, guidance in the middle"].table.guidance
@@ -68,7 +67,7 @@ def test_evaluations_without_guidance_run_half_the_rows() -> None:
 
 def test_half_precision_is_the_engine_s_alone() -> None:
     run = RUNS["dpm++ 2m"]
-    with closing(engines_of(linear_engine(dtype="float16"))) as engines:
+    with engines_of(linear_engine(dtype="float16")) as engines:
         state = run_through(engines, run)[0]
     expected = by_definition(run, SHAPE)
     assert state.dtype == np.float32
@@ -78,8 +77,8 @@ def test_half_precision_is_the_engine_s_alone() -> None:
 def test_a_recorded_step_gives_the_bits_of_one_put_on_the_stream() -> None:
     runs = [replace(RUNS["euler, guidance in the middle"], seed=seed) for seed in (1, 2)]
     with (
-        closing(engines_of(linear_engine())) as recorded,
-        closing(engines_of(linear_engine(capturable=False))) as plain,
+        engines_of(linear_engine()) as recorded,
+        engines_of(linear_engine(capturable=False)) as plain,
     ):
         for _ in range(2):
             np.testing.assert_array_equal(run_through(recorded, *runs), run_through(plain, *runs))
@@ -91,7 +90,7 @@ def test_warm_sizes_allocate_record_and_wait_for_nothing() -> None:
     sizes = [SHAPE, (4, 6, 4), (4, 3, 10)]
     names = ["euler", "dpm++ 2m", "euler without guidance", "euler ancestral, noise of a GPU"]
     runs = [RUNS[name] for name in names]
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
         for size in sizes:
             for run in runs:
                 run_through(engines, run, shape=size)
@@ -119,7 +118,7 @@ def test_everything_is_freed() -> None:
 
 def test_a_stopped_run_leaves_the_next_one_alone() -> None:
     run = RUNS["dpm++ 2m sde"]
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
         whole = run_through(engines, run)
         steps = denoise(engines, task_of([run]), Timings())
         next(steps)
@@ -132,7 +131,7 @@ def test_a_stopped_run_leaves_the_next_one_alone() -> None:
 @pytest.mark.parametrize("name", ["dpm++ 2m", "euler, guidance in the middle", "heun", "edit", "outside a mask"])
 def test_sent_latents_are_those_that_the_run_goes_on_from(name: str) -> None:
     run = RUNS[name]
-    with closing(engines_of(engine_for(run))) as engines:
+    with engines_of(engine_for(run)) as engines:
         expected = run_through(engines, run)
         steps = denoise(engines, task_of([run]), Timings())
         np.testing.assert_array_equal(rest_of(steps, next(steps).latents()), expected)  # its own change nothing
@@ -158,7 +157,7 @@ def rest_of(steps: Generator[DenoiseStep, Array | None, Array], given: Array) ->
 
 def test_latents_sent_after_the_last_step_are_the_result() -> None:
     run = RUNS["euler"]
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
         steps = denoise(engines, task_of([run]), Timings())
         for _ in range(run.table.steps_run):
             step = next(steps)
@@ -169,14 +168,14 @@ def test_latents_sent_after_the_last_step_are_the_result() -> None:
 def test_a_table_of_any_length_has_room() -> None:
     run = run_of("heun", 200, guidance=1.0)
     assert run.table.evaluations > TABLE_ROWS
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
         assert_near(run_through(engines, run)[0], by_definition(run, SHAPE))
 
 
 def test_a_refused_recording_is_said_once_and_costs_nothing_else(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
 
         def refuse() -> None:
             raise CaptureError("the stream cannot record this")
@@ -192,7 +191,7 @@ def test_a_refused_recording_is_said_once_and_costs_nothing_else(
 def test_a_workspace_that_grows_has_its_steps_recorded_anew() -> None:
     engine = linear_engine(workspace_bytes=lambda rows: 1 << 10 * rows)
     one, two = RUNS["euler without guidance"], RUNS["euler"]
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         counts = engines.runner.device.counts
         run_through(engines, one)
         assert counts.captures == 1
@@ -207,7 +206,7 @@ def test_a_workspace_that_grows_has_its_steps_recorded_anew() -> None:
 
 def test_plans_beyond_the_limit_are_dropped_and_made_again(caplog: pytest.LogCaptureFixture) -> None:
     run = RUNS["euler"]
-    with closing(engines_of(linear_engine(), limit=60_000)) as engines, caplog.at_level(logging.INFO):
+    with engines_of(linear_engine(), limit=60_000) as engines, caplog.at_level(logging.INFO):
         for size in (SHAPE, (4, 6, 9), (4, 6, 8), SHAPE):
             assert_near(run_through(engines, run, shape=size)[0], by_definition(run, size))
     assert "dropped the plan for latents of 10x6, 2 rows for 1 at a time" in caplog.messages[0]
@@ -218,7 +217,7 @@ def test_what_does_not_fit_is_refused_and_what_fits_still_runs() -> None:
     run = RUNS["euler"]
     device = HostDevice(limit=200_000)
     engine = linear_engine(workspace_bytes=lambda rows: 50_000)
-    with closing(engines_of(engine, device=device, limit=10**9)) as engines:
+    with engines_of(engine, device=device, limit=10**9) as engines:
         expected = run_through(engines, run)
         with pytest.raises(DeviceMemoryError, match=r"the host: not enough memory .* GB free .* lower width, height"):
             run_through(engines, run, shape=(4, 60, 60))
@@ -247,7 +246,7 @@ def test_a_failed_device_fails_the_run_and_breaks_the_pipeline() -> None:
 
 def test_an_engine_that_refuses_once_does_not_break_the_pipeline() -> None:
     run, engine = RUNS["euler"], linear_engine()
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         expected, function = run_through(engines, run), engine.function
 
         def refuse(inputs: object) -> dict[str, np.ndarray]:
@@ -262,7 +261,7 @@ def test_an_engine_that_refuses_once_does_not_break_the_pipeline() -> None:
 
 def test_a_run_inside_of_another_one_s_step_has_a_plan_of_its_own() -> None:
     outer, inner = RUNS["dpm++ 2m sde"], replace(RUNS["dpm++ 2m sde"], seed=99)
-    with closing(engines_of(linear_engine())) as engines:
+    with engines_of(linear_engine()) as engines:
         expected = run_through(engines, outer)
         steps = denoise(engines, task_of([outer]), Timings())
         next(steps)
@@ -282,7 +281,7 @@ def test_an_estimate_is_the_prediction_of_the_model(rescale: float) -> None:
         return outputs
 
     engine.function = record
-    with closing(engines_of(engine)) as engines:
+    with engines_of(engine) as engines:
         for k, step in enumerate(denoise(engines, task_of([run]), Timings())):
             sample, (conditional, unconditional) = calls[k]
             eps = unconditional + 3 * (conditional - unconditional)
@@ -293,7 +292,7 @@ def test_an_estimate_is_the_prediction_of_the_model(rescale: float) -> None:
 
 @pytest.mark.parametrize("name", ["edit", "skipped layers"])
 def test_an_estimate_of_three_rows_ends_where_the_run_ends(name: str) -> None:
-    with closing(engines_of(engine_for(RUNS[name]))) as engines:
+    with engines_of(engine_for(RUNS[name])) as engines:
         for step in denoise(engines, task_of([RUNS[name]]), Timings()):
             estimate, latents = step.denoised(), step.latents()
     np.testing.assert_allclose(estimate, latents, atol=1e-5)  # the last state has no noise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from latentrt.runtime import Pipeline, load
 from latentrt.runtime.bundles.manifest import TextEncoding
@@ -44,6 +44,7 @@ def test_calls_for_a_warm_size_allocate_nothing(pipe: Pipeline) -> None:
         {"guidance_scale": 1.0, "sampler": "euler_a"},
         {"guidance_interval": (0.3, 0.7), "sampler": "heun"},
         {"rng": "philox", "sampler": "euler_a"},
+        {"output_type": "np"},
     ]
     for width, height in SIZES:
         for call in calls:
@@ -63,7 +64,7 @@ def test_what_was_warmed_is_recorded_in_the_workspace_that_the_largest_of_it_nee
         workspace_bytes=lambda rows: 100,
     )
     encoding = TextEncoding("text_encoder", "tokenizer.json", (), None, 0, 0, "states", tokens=240)
-    with closing(engines_of(text, linear_engine(workspace_bytes=lambda rows: 1000 * rows))) as engines:
+    with engines_of(text, linear_engine(workspace_bytes=lambda rows: 1000 * rows)) as engines:
         manifest = msgspec.structs.replace(engines.bundle.manifest, text_encodings=(encoding,))
         engines.bundle = replace(engines.bundle, manifest=manifest)
         warm_up(engines, [(10, 6), SHAPE[1:]], 1, texts=True)
@@ -74,6 +75,17 @@ def test_what_was_warmed_is_recorded_in_the_workspace_that_the_largest_of_it_nee
         assert (after.allocations, after.captures) == (before.allocations, before.captures)
 
 
+def test_sizes_that_are_too_many_to_be_kept_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    encoding = TextEncoding("text_encoder", "tokenizer.json", (), None, 0, 0, "states", tokens=240)
+    for sizes, messages in (([(10, 6)], 0), ([(10, 6), (6, 10), (5, 12), (12, 5)], 1)):
+        with engines_of(linear_engine(), limit=60_000) as engines:
+            manifest = msgspec.structs.replace(engines.bundle.manifest, text_encodings=(encoding,))
+            engines.bundle = replace(engines.bundle, manifest=manifest)
+            warm_up(engines, sizes, 1, texts=False)
+        assert len(caplog.messages) == messages
+    assert "4 sizes take more memory than is kept for plans" in caplog.text
+
+
 def test_text_encoders_that_are_released_are_not_loaded_to_be_warm(emoji_bundle: Path) -> None:
     with load(emoji_bundle, verify=False, offload="text") as pipe:
         pipe.warmup(SIZES[:1])
@@ -82,11 +94,25 @@ def test_text_encoders_that_are_released_are_not_loaded_to_be_warm(emoji_bundle:
 
 
 @pytest.mark.parametrize("name", ["sd1-edit", "sd1-inpainting"])
-def test_models_that_see_a_picture_are_warmed_without_one(family_bundle: Callable[[str], Path], name: str) -> None:
-    with load(family_bundle(name), verify=False) as pipe:
-        before = pipe.engines.device.counts.allocations
+def test_models_that_see_a_picture_are_warmed_for_it(family_bundle: Callable[[str], Path], name: str) -> None:
+    call: dict[str, Any] = {"image": Image.new("RGB", (24, 24), "red")}
+    if name == "sd1-inpainting":
+        call |= {"mask_image": Image.new("L", (24, 24), 255), "strength": 0.8}
+    with load(family_bundle(name), verify=False, embeddings_cache=0) as pipe:
         pipe.warmup([(24, 24)])
-        assert pipe.engines.device.counts.allocations > before
+        before = replace(pipe.engines.device.counts)
+        pipe("a fox", width=24, height=24, num_inference_steps=3, **call)
+        after = pipe.engines.device.counts
+        assert (after.allocations, after.captures) == (before.allocations, before.captures)
+
+
+@pytest.mark.parametrize("picture", [np.full((96, 128, 3), 90, np.uint8), np.full((96, 128, 3), 0.3, np.float32)])
+def test_calls_that_start_from_pictures_are_warmed_where_that_is_asked_for(pipe: Pipeline, picture: Any) -> None:
+    pipe.warmup([(128, 96)], num_images_per_prompt=2, pictures=True)
+    before = replace(pipe.engines.device.counts)
+    pipe("a fox", image=picture, strength=0.8, num_images_per_prompt=2, num_inference_steps=3)
+    after = pipe.engines.device.counts
+    assert (after.allocations, after.captures) == (before.allocations, before.captures)
 
 
 def test_what_cannot_be_warmed_is_refused(pipe: Pipeline) -> None:
@@ -174,6 +200,18 @@ def test_noise_may_be_a_tensor(emoji: Pipeline) -> None:
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     given = emoji("a fox", latents=noise, **call).images
     np.testing.assert_array_equal(given, emoji("a fox", latents=noise.numpy(), **call).images)
+
+
+def test_pictures_may_be_tensors(emoji: Pipeline) -> None:
+    call: dict[str, Any] = {"seed": 5, "num_inference_steps": 2, "output_type": "latent", "strength": 0.8}
+    picture = np.random.default_rng(1).integers(0, 256, (128, 128, 3), np.uint8)
+    mask = np.zeros((128, 128), np.uint8)
+    mask[:64] = 255
+    expected = emoji("a fox", image=picture, mask_image=mask, **call).images
+    given = emoji("a fox", image=[torch.from_numpy(picture)], mask_image=torch.from_numpy(mask), **call).images
+    np.testing.assert_array_equal(given, expected)
+    with pytest.raises(RequestError, match=r"image \| received: a tensor: .* \| expected: one that numpy can read"):
+        emoji("a fox", image=torch.zeros(128, 128, 3, requires_grad=True), **call)
 
 
 def test_noise_on_another_device_is_refused(emoji: Pipeline) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import numpy as np
 import pytest
 
@@ -18,7 +16,7 @@ from latentrt.runtime.noise.philox import PhiloxNoise
 
 def test_the_stream_goes_on_where_torch_does() -> None:
     """pytorch/pytorch#79496: ``torch.randn(3, device="cuda")`` after ``torch.cuda.manual_seed(10)``; then the next."""
-    with closing(DeviceRunner(HostDevice())) as runner:
+    with DeviceRunner(HostDevice()) as runner:
         stream = PhiloxNoise(10, runner)
         np.testing.assert_allclose(stream.randn((3,)), [-0.1029, 1.6810, -0.2708], atol=6e-5)
         second = stream.randn((1, 4, 16, 16))

@@ -56,7 +56,7 @@ def test_without_a_gpu_the_processor_is_the_choice(
 ) -> None:
     on_gpu(monkeypatch, None)
     both = with_engines(bundle, ("tensorrt-rtx", rtx.version, ("sm89", "sm120")))
-    assert choose_provider(both, "auto") == "onnxruntime-cpu"
+    assert choose_provider(both, "auto").name == "onnxruntime-cpu"
     with pytest.raises(EngineError, match=r"tensorrt-rtx needs an NVIDIA GPU .* no driver .* --gpus all"):
         choose_provider(both, "tensorrt-rtx")
 
@@ -66,10 +66,10 @@ def test_the_gpu_comes_first_where_its_engines_run(
 ) -> None:
     both = with_engines(bundle, ("tensorrt-rtx", rtx.version, ("sm89", "sm120")))
     on_gpu(monkeypatch, "sm120")
-    assert choose_provider(both, "auto") == "tensorrt-rtx"
-    assert choose_provider(both, "onnxruntime-cpu") == "onnxruntime-cpu"
+    assert choose_provider(both, "auto").name == "tensorrt-rtx"
+    assert choose_provider(both, "onnxruntime-cpu").name == "onnxruntime-cpu"
     on_gpu(monkeypatch, "sm90")
-    assert choose_provider(both, "auto") == "onnxruntime-cpu"
+    assert choose_provider(both, "auto").name == "onnxruntime-cpu"
 
 
 def test_an_engine_for_other_gpus_says_what_it_looked_for(
@@ -129,7 +129,7 @@ def test_what_is_missing_beside_the_driver(bundle: Bundle, rtx: Library, monkeyp
             with pytest.raises(MissingDependencyError, match=r"need cuda-core .* pip install cuda-core cuda-bindings"):
                 choose_provider(both, "tensorrt-rtx")
     monkeypatch.setitem(sys.modules, "cuda.core", None)
-    assert choose_provider(both, "auto") == "onnxruntime-cpu"
+    assert choose_provider(both, "auto").name == "onnxruntime-cpu"
 
 
 def test_a_driver_that_is_too_old(bundle: Bundle, rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +140,7 @@ def test_a_driver_that_is_too_old(bundle: Bundle, rtx: Library, monkeypatch: pyt
         EngineError, match=r"driver is too old .* received: one for CUDA 11.8 .* expected: a driver for"
     ):
         choose_provider(both, "tensorrt-rtx")
-    assert choose_provider(both, "auto") == "onnxruntime-cpu"
+    assert choose_provider(both, "auto").name == "onnxruntime-cpu"
 
 
 def test_engines_of_a_provider_that_the_bundle_lacks(bundle: Bundle) -> None:

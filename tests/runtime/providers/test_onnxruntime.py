@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from latentrt.runtime.bundles.spec import resolve_shape
 from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.errors import EngineError
 from latentrt.runtime.providers.onnxruntime import OnnxRuntimeEngine, load_engine
-from latentrt.runtime.providers.run_once import run_once
 
 SIZES = {"height": 8, "width": 12, "tokens": 77}
 
@@ -47,12 +47,13 @@ def inputs(bundle: Bundle, rows: int) -> dict[str, NDArray[Any]]:
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_an_execution_gives_what_a_run_gives(denoiser: OnnxRuntimeEngine, bundle: Bundle, rows: int) -> None:
+def test_a_run_gives_what_a_session_gives(denoiser: OnnxRuntimeEngine, bundle: Bundle, rows: int) -> None:
     given = inputs(bundle, rows)
-    expected = denoiser.run(given)
-    received = run_once(denoiser, HostDevice(), given)
-    assert received.keys() == expected.keys() == {"model_output"}
-    np.testing.assert_array_equal(received["model_output"], expected["model_output"])
+    session, _ = denoiser.parts(1)
+    (expected,) = session.run(["model_output"], given)
+    received = denoiser.run(given)
+    assert received.keys() == {"model_output"}
+    np.testing.assert_allclose(received["model_output"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_execution_is_bound_once_and_run_often(denoiser: OnnxRuntimeEngine, bundle: Bundle) -> None:
@@ -82,14 +83,27 @@ def test_sizes_outside_of_the_contract(denoiser: OnnxRuntimeEngine) -> None:
 
 def test_what_onnx_runtime_refuses_is_told_with_the_sizes(bundle: Bundle) -> None:
     engine = load(bundle, "text_encoder", 1)
-    with pytest.raises(EngineError, match=r"text_encoder: ONNX Runtime failed: .*received: input_ids int64\[1, 77\]"):
-        engine.run({"input_ids": np.full((1, 77), 10**6)})
-    device, execution = HostDevice(), engine.prepare({"input_ids": (1, 77)})
-    buffers = {"input_ids": device.allocate((1, 77), "int64"), "hidden_states": device.allocate((1, 77, 32), "float32")}
-    execution.bind(buffers, None)
-    device.stream.upload(buffers["input_ids"], np.full((1, 77), 10**6))
     with pytest.raises(EngineError, match=r"text_encoder: ONNX Runtime failed: .*received: texts 1"):
-        execution.enqueue(device.stream)
+        engine.run({"input_ids": np.full((1, 77), 10**6)})
+    engine.close()
+
+
+def test_a_part_that_fails_leaves_no_other_one_running(bundle: Bundle) -> None:
+    """Whoever is told of it may free the buffers that the others write into."""
+    engine = load(bundle, "denoiser", 2)
+    ended: list[float] = []
+
+    def fail() -> float:
+        raise ValueError("the first part")
+
+    def write() -> float:
+        time.sleep(0.2)
+        ended.append(time.perf_counter())
+        return ended[-1]
+
+    with pytest.raises(ValueError, match="the first part"):
+        engine.call_parts([fail, write])
+    assert len(ended) == 1
     engine.close()
 
 

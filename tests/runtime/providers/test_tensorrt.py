@@ -1,9 +1,8 @@
-"""TensorRT as far as the CUDA driver: every name and signature against the real modules, and what needs no GPU."""
+"""TensorRT as far as the CUDA driver: which package runs what, what it says, and what is kept of it."""
 
 from __future__ import annotations
 
 import importlib
-import re
 import subprocess
 import sys
 import threading
@@ -17,116 +16,11 @@ import pytest
 
 from latentrt.runtime.bundles.manifest import EngineRecord
 from latentrt.runtime.device.driver import gpu_target
-from latentrt.runtime.errors import EngineError, MissingDependencyError
-from latentrt.runtime.providers import tensorrt, tensorrt_cache, tensorrt_library
+from latentrt.runtime.errors import CaptureError, EngineError, MissingDependencyError
+from latentrt.runtime.providers import tensorrt_library
 from latentrt.runtime.providers.tensorrt import EngineFile, TensorRTExecution
 from latentrt.runtime.providers.tensorrt_cache import RuntimeCache, cache_path
 from latentrt.runtime.providers.tensorrt_library import Library, library_for
-
-#: What the provider calls: class -> method -> the parameters that it passes, in their order.
-EVERYWHERE: dict[str, dict[str, tuple[str, ...]]] = {
-    "Runtime": {"deserialize_cuda_engine": ("stream_reader_v2",)},
-    "ICudaEngine": {"create_execution_context": ("strategy",)},
-    "IExecutionContext": {
-        "set_optimization_profile_async": ("profile_index", "stream_handle"),
-        "set_input_shape": ("name", "shape"),
-        "infer_shapes": (),
-        "update_device_memory_size_for_shapes": (),
-        "set_tensor_address": ("name", "memory"),
-        "set_device_memory": ("memory", "size"),
-        "execute_async_v3": ("stream_handle",),
-    },
-}
-#: What it calls of TensorRT-RTX besides.
-RTX_ONLY: dict[str, dict[str, tuple[str, ...]]] = {
-    "ICudaEngine": {"create_runtime_config": (), "create_execution_context": ("runtime_config",)},
-    "IExecutionContext": {"is_stream_capturable": ("stream",)},
-    "IRuntimeConfig": {
-        "set_execution_context_allocation_strategy": ("strategy",),
-        "create_runtime_cache": (),
-        "set_runtime_cache": ("cache",),
-    },
-    "IRuntimeCache": {"serialize": (), "deserialize": ("blob",)},
-}
-#: Attributes that it sets, of TensorRT-RTX.
-ATTRIBUTES = {"IRuntimeConfig": ("cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy")}
-
-#: Names in the modules themselves.
-NAMES = ("Runtime", "ILogger", "IStreamReaderV2", "ExecutionContextAllocationStrategy", "__version__", "__name__")
-RTX_NAMES = ("CudaGraphStrategy", "DynamicShapesKernelSpecializationStrategy", "IRuntimeCache")
-
-#: How the sources spell objects of those classes.
-SPELLINGS = {
-    "Runtime": r"self\._runtime",
-    "ICudaEngine": r"(?:self\.engine|(?<![\w.])engine)(?=\.create_)",
-    "IExecutionContext": r"(?:self\._context|(?<![\w.])context)",
-    "IRuntimeConfig": r"(?:(?<![\w.])config|create_runtime_config\(\))",
-    "IRuntimeCache": r"(?<![\w.])cache(?=\.(?:de)?serialize)|self\.cache(?=\.serialize)",
-}
-
-
-@pytest.fixture(params=["tensorrt_rtx", "tensorrt_lean", "tensorrt"])
-def module(request: pytest.FixtureRequest) -> ModuleType:
-    """Each of the modules that is installed here."""
-    trt: ModuleType = pytest.importorskip(request.param, reason=f"{request.param} is not installed")
-    return trt
-
-
-@pytest.fixture
-def rtx() -> Library:
-    return Library(pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has no wheel for this machine"))
-
-
-@pytest.fixture
-def lean() -> Library:
-    return Library(pytest.importorskip("tensorrt_lean", reason="tensorrt-lean is not installed"))
-
-
-def parameters(method: Any) -> list[list[str]]:
-    """The parameters of each overload that pybind11's docstring names, without ``self``."""
-    signatures = re.findall(rf"{method.__name__}\((self: [^)]*)\)", method.__doc__)
-    return [re.findall(r"(\w+): ", signature)[1:] for signature in signatures]
-
-
-def check(trt: ModuleType, calls: dict[str, dict[str, tuple[str, ...]]]) -> None:
-    for name, methods in calls.items():
-        for method, passed in methods.items():
-            overloads = parameters(getattr(getattr(trt, name), method))
-            assert any(tuple(overload[: len(passed)]) == passed for overload in overloads), (name, method, overloads)
-
-
-def test_every_call_is_in_the_real_modules(module: ModuleType) -> None:
-    for name in NAMES:
-        assert hasattr(module, name), name
-    check(module, EVERYWHERE)
-    assert hasattr(module.ExecutionContextAllocationStrategy, "USER_MANAGED")
-    assert {"SET", "CUR", "END"} <= set(module.SeekPosition.__members__)
-    assert {"read", "seek"} <= set(dir(module.IStreamReaderV2))
-    assert {"ERROR", "INTERNAL_ERROR", "WARNING", "log"} <= set(dir(module.ILogger))
-    assert Library(module).compiles_at_run_time == (module.__name__ == "tensorrt_rtx")
-
-
-def test_every_call_that_is_only_for_rtx_is_there(rtx: Library) -> None:
-    for name in RTX_NAMES:
-        assert hasattr(rtx.module, name), name
-    check(rtx.module, RTX_ONLY)
-    for owner, attributes in ATTRIBUTES.items():
-        for attribute in attributes:
-            assert isinstance(getattr(getattr(rtx.module, owner), attribute), property)
-    assert hasattr(rtx.module.CudaGraphStrategy, "DISABLED")
-    assert hasattr(rtx.module.DynamicShapesKernelSpecializationStrategy, "EAGER")
-
-
-def test_the_sources_call_nothing_else() -> None:
-    sources = "\n".join(
-        Path(str(module.__file__)).read_text() for module in (tensorrt, tensorrt_cache, tensorrt_library)
-    )
-    for owner, spelling in SPELLINGS.items():
-        used = set(re.findall(rf"(?:{spelling})\.([a-z]\w+)", sources))
-        known = {*EVERYWHERE.get(owner, ()), *RTX_ONLY.get(owner, ()), *ATTRIBUTES.get(owner, ())}
-        assert used == known, owner
-    of_modules = set(re.findall(r"(?:(?<![\w.])trt|self\.module|library\.module)\.(\w+)", sources))
-    assert of_modules == {*NAMES, *RTX_NAMES} - {"IRuntimeCache"}
 
 
 def record(provider: str, version: str, *, compatible: bool = False) -> EngineRecord:
@@ -214,16 +108,25 @@ def test_no_runtime_is_made_without_a_gpu(module: ModuleType) -> None:
 def test_what_the_library_says_reaches_errors_and_the_log(rtx: Library, caplog: pytest.LogCaptureFixture) -> None:
     log = tensorrt_library.log_of(rtx)
     assert log is tensorrt_library.log_of(Library(rtx.module)), "the library keeps the first that it is given"
+    error, warning = rtx.module.ILogger.ERROR, rtx.module.ILogger.WARNING
+    log.log(error, "of an earlier call")
+    log.begin()
+    assert log.errors() == "no reason given"
     log.log(rtx.module.ILogger.VERBOSE, "nothing to see")
-    log.log(rtx.module.ILogger.WARNING, "slow")
-    log.log(rtx.module.ILogger.ERROR, "broken")
-    assert [message.getMessage() for message in caplog.records] == ["tensorrt_rtx: slow", "tensorrt_rtx: broken"]
-    assert log.take_error() == "broken"
-    assert log.take_error() == "no reason given"
-    of_the_library = threading.Thread(target=log.log, args=(rtx.module.ILogger.ERROR, "broken elsewhere"))
+    log.log(warning, "slow")
+    log.log(error, "Error Code 2: OutOfMemory")
+    log.log(error, "broken")
+    assert [message.getMessage() for message in caplog.records][-2:] == [
+        "tensorrt_rtx: Error Code 2: OutOfMemory", "tensorrt_rtx: broken"
+    ]  # fmt: skip
+    assert log.errors() == "Error Code 2: OutOfMemory; broken"
+    log.begin()
+    of_the_library = threading.Thread(target=log.log, args=(error, "broken elsewhere"))
     of_the_library.start()
     of_the_library.join()
-    assert log.take_error() == "broken elsewhere"
+    assert log.errors() == "broken elsewhere"
+    log.log(error, "broken here")
+    assert log.errors() == "broken here"
 
 
 def test_threads_that_load_engines_at_once_give_the_library_one_logger() -> None:
@@ -238,24 +141,66 @@ def test_threads_that_load_engines_at_once_give_the_library_one_logger() -> None
     assert all(log is logs[0] for log in logs)
 
 
-def test_shapes_that_the_engine_refuses_together_are_an_error_of_ours() -> None:
-    class Context:
-        def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-            return True
+class Context:
+    """A context of no engine, which takes what it is given, and knows of each call."""
 
-        def infer_shapes(self) -> list[str]:
+    def __init__(self, *, goes_together: bool = True):
+        self.profiles: list[int] = []
+        self._goes_together = goes_together
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        self.profiles.append(profile_index)
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        return True
+
+    def infer_shapes(self) -> list[str]:
+        if not self._goes_together:
             raise RuntimeError("what pybind11 makes of it")
+        return []
 
+    def update_device_memory_size_for_shapes(self) -> int:
+        return 0
+
+
+def execution_of(context: Context, profile: int = 0, *, capturable: bool = True) -> TensorRTExecution:
+    library = SimpleNamespace(
+        name="tensorrt_rtx",
+        version="1.7",
+        create_context=lambda engine, cache: context,
+        is_capturable=lambda context, stream: capturable,
+    )
     engine: Any = SimpleNamespace(
+        component="denoiser",
         contract=SimpleNamespace(outputs=()),
-        library=SimpleNamespace(create_context=lambda engine, cache: Context()),
+        library=library,
         device=SimpleNamespace(stream=SimpleNamespace(handle=0)),
         engine=None,
         cache=None,
+        listen=lambda: None,
         failed=lambda what: EngineError(f"denoiser: {what}"),
     )
+    return TensorRTExecution(engine, {"sample": (2, 4, 65, 64)}, {"rows": 2}, profile)
+
+
+def test_shapes_that_the_engine_refuses_together_are_an_error_of_ours() -> None:
     with pytest.raises(EngineError, match="denoiser: these shapes do not go together"):
-        TensorRTExecution(engine, {"sample": (2, 4, 65, 64)}, {}, 0)
+        execution_of(Context(goes_together=False))
+
+
+@pytest.mark.parametrize("profile", [0, 2])
+def test_every_context_is_told_its_profile(profile: int) -> None:
+    """Only the first of an engine's contexts has the first profile of itself, where contexts do not share them."""
+    context = Context()
+    execution_of(context, profile)
+    assert context.profiles == [profile]
+
+
+def test_sizes_that_are_not_recorded_are_told_by_name() -> None:
+    assert execution_of(Context()).capturable
+    with pytest.raises(CaptureError, match=r"denoiser: tensorrt_rtx 1.7 cannot be recorded \| received: rows 2"):
+        _ = execution_of(Context(), capturable=False).capturable
 
 
 def test_an_engine_is_read_from_where_its_reader_is() -> None:

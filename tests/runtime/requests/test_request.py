@@ -11,6 +11,8 @@ from PIL import Image
 
 from latentrt.runtime import Pipeline
 from latentrt.runtime.errors import InputError, RequestError
+from latentrt.runtime.requests.arguments import CallArguments
+from latentrt.runtime.requests.request import request_from_arguments
 
 PICTURE = Image.new("RGB", (128, 128))
 MASK = Image.new("L", (128, 128), 255)
@@ -45,9 +47,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a seed beyond 64 bits": ({"seed": 2**64}, "seed"),
     "no images": ({"num_images_per_prompt": 0}, r"num_images_per_prompt \| received: 0"),
     "latents of another shape": (
-        {"latents": np.zeros((1, 4, 8, 8), np.float32)}, r"\[1, 4, 8, 8\] \| expected: float32 \[1, 4, 16, 16\]",
+        {"latents": np.zeros((1, 4, 8, 8), np.float32)}, r"\[1, 4, 8, 8\] \| expected: .* float32 \[1, 4, 16, 16\]",
     ),
-    "latents in float64": ({"latents": np.zeros((1, 4, 16, 16))}, r"latents \| received: float64"),
+    "latents in float64": ({"latents": np.zeros((1, 4, 16, 16))}, r"latents \| received: an array, float64"),
     "latents for another count": ({"latents": np.zeros((2, 4, 16, 16), np.float32)}, r"latents \| received"),
     "latents with NaN": ({"latents": np.full((1, 4, 16, 16), np.nan, np.float32)}, "not finite"),
     "latents that are no array": ({"latents": [1.0]}, r"latents \| received: \[1.0\] \| expected: an array"),
@@ -112,7 +114,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         r"image in floating point \| received: 64x64 \| expected: 128x128",
     ),
     "latents of another size": (
-        {"image": LATENTS, "width": 160, "height": 96}, r"image as latents .* float32 \[n, 4, 12, 20\]",
+        {"image": LATENTS, "width": 160, "height": 96}, r"image as latents .* float32 \[1, 4, 12, 20\]",
     ),
     "latents in float64 for a picture": ({"image": LATENTS.astype(np.float64)}, "image as latents .* float64"),
     "latents with NaN for a picture": ({"image": LATENTS * np.nan}, "image as latents .* not finite"),
@@ -162,3 +164,12 @@ def test_seed_zero_is_a_seed(emoji: Pipeline) -> None:
     outputs = [emoji("a fox", num_inference_steps=1, output_type="latent", seed=0) for _ in range(2)]
     assert outputs[0].seeds == (0,)
     assert np.array_equal(outputs[0].images, outputs[1].images)
+
+
+def test_every_argument_of_a_call_is_described_and_understood() -> None:
+    described = set(CallArguments.__annotations__)
+    understood = set(request_from_arguments.__annotations__) - {"manifest", "prompt", "return"}
+    assert described == understood
+    assert CallArguments.__doc__ is not None
+    for name in described:
+        assert f"``{name}``" in CallArguments.__doc__

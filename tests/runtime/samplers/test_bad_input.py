@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from latentrt.runtime.errors import CheckpointError, RequestError
-from latentrt.runtime.samplers import build_table, model_schedule_from_config
+from latentrt.runtime.samplers import build, build_table, model_schedule_from_config
 
 from .parity_cases import STABLE_DIFFUSION
 
@@ -14,6 +14,17 @@ SDE = {"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"}
 ZERO_SNR = {"_class_name": "DDIMScheduler", **STABLE_DIFFUSION, "clip_sample": False, "rescale_betas_zero_snr": True}
 FLOW = model_schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0})
 SHIFTED = model_schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True})
+
+
+@pytest.mark.parametrize(
+    ("limit", "sampler", "received"),
+    [("HISTORY", "lms", "4 model outputs"), ("DRAWS", "dpmpp_sde", "2 draws of noise")],
+)
+def test_more_than_the_kernels_keep(limit: str, sampler: str, received: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, limit, 1)
+    build.table_from_request.cache_clear()
+    with pytest.raises(RequestError, match=f"longer history .* received: {received} .* at most 1"):
+        build_table(sampler, None, 20, SD)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, True, "20", None])
@@ -74,7 +85,7 @@ def test_steps(steps: object):
         ("lcm", {"original_inference_steps": 0}, "original_inference_steps is out of range"),
         ("dpmpp_2m", {"lambda_min_clipped": 100.0}, "leaves no timestep"),
         ("dpmpp_2m", {"lambda_min_clipped": float("nan")}, "lambda_min_clipped is not finite"),
-        ("euler", {"strength": "half"}, "strength is a fraction"),
+        ("euler", {"strength": "half"}, r"strength \| received: 'half' \| expected: a number from 0 to 1"),
     ],
 )
 def test_options(sampler: str, options: dict[str, object], words: str):

@@ -78,7 +78,7 @@ def diffusers_run_in_float64(case: Case, steps: int) -> Probed:
         return probe(scheduler, **case.step)
 
 
-def compare(case: Case, steps: int) -> None:
+def assert_equal_to_diffusers(case: Case, steps: int) -> None:
     """One case with one step count: refused by both, or equal.
 
     Our table is no further from diffusers in float32 than diffusers is from itself in float64, and equals the latter.
@@ -106,7 +106,7 @@ def compare(case: Case, steps: int) -> None:
         if middle_timesteps_follow_sigma_down(case):
             reference = replace(reference, timesteps=exact.timesteps, input_scale=exact.input_scale)
     assert error <= max(FLOAT32_BOUND, float64_bound(case)) + rounding, steps
-    compare_timesteps(table, reference)
+    assert_timesteps_equal(table, reference)
     np.testing.assert_array_equal(table.draws_noise, reference.draws_noise)
     np.testing.assert_allclose(table.input_scale, reference.input_scale, rtol=3e-6)
     np.testing.assert_allclose(table.initial_noise_scale, reference.initial_noise_scale, rtol=1e-6)
@@ -126,7 +126,7 @@ def table_is_refused_or_finite(case: Case, steps: int, *, must_refuse: bool) -> 
     return not must_refuse and bool(np.isfinite(table.linear_map()).all())
 
 
-def compare_timesteps(table: SamplerTable, reference: Probed) -> None:
+def assert_timesteps_equal(table: SamplerTable, reference: Probed) -> None:
     """Whole timesteps are equal; fractional ones are looked up in float32 tables, to about 1e-3 of a timestep."""
     np.testing.assert_allclose(
         table.timesteps, reference.timesteps, rtol=0, atol=0 if reference.whole_timesteps else 2e-3
@@ -136,7 +136,7 @@ def compare_timesteps(table: SamplerTable, reference: Probed) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_equals_diffusers(case: Case):
     for steps in STEPS:
-        compare(case, steps)
+        assert_equal_to_diffusers(case, steps)
 
 
 @pytest.mark.slow
@@ -144,4 +144,4 @@ def test_equals_diffusers(case: Case):
 def test_samples_of_all_combinations_equal_diffusers(seed: int):
     for case in sampled_cases(50, seed):
         for steps in STEPS:
-            compare(case, steps)
+            assert_equal_to_diffusers(case, steps)

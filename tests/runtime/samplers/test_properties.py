@@ -40,7 +40,9 @@ def trained_models(draw: st.DrawFn) -> ModelSchedule:
     return model_schedule_from_config(config)
 
 
-def check(name: str, schedule: str | None, count: int, model: ModelSchedule, **options: object) -> None:
+def assert_refused_or_whole(
+    name: str, schedule: str | None, count: int, model: ModelSchedule, **options: object
+) -> None:
     """A table is refused, or finite, monotone, and goes to the end."""
     try:
         table = build_table(name, schedule, count, model, **options)
@@ -65,13 +67,13 @@ def check(name: str, schedule: str | None, count: int, model: ModelSchedule, **o
 
 @given(st.sampled_from(TRAINED), st.sampled_from([None, *schedule_names()]), steps, trained_models())
 def test_trained_models(name: str, schedule: str | None, count: int, model: ModelSchedule):
-    check(name, schedule, count, model)
+    assert_refused_or_whole(name, schedule, count, model)
 
 
 @given(st.sampled_from(FLOW), steps, st.floats(0.5, 12.0))
 def test_flow_models(name: str, count: int, shift: float):
     model = model_schedule_from_config({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": shift})
-    check(name, None, count, model)
+    assert_refused_or_whole(name, None, count, model)
 
 
 @given(
@@ -82,7 +84,7 @@ def test_flow_models(name: str, count: int, shift: float):
     trained_models(),
 )
 def test_solver_options(name: str, order: int, lower_order_final: bool, count: int, model: ModelSchedule):
-    check(name, None, count, model, solver_order=order, lower_order_final=lower_order_final)
+    assert_refused_or_whole(name, None, count, model, solver_order=order, lower_order_final=lower_order_final)
 
 
 # Values of options, many of them wrong in type or range.

@@ -10,7 +10,7 @@ import pytest
 
 from latentrt.runtime.errors import RequestError
 from latentrt.runtime.samplers import SamplerTable, build_table, model_schedule_from_config, sampler_names
-from latentrt.runtime.samplers.build import _build
+from latentrt.runtime.samplers.build import table_from_request
 from latentrt.runtime.samplers.registry import BY_NAME
 
 from .parity_cases import STABLE_DIFFUSION
@@ -73,7 +73,7 @@ def test_repr_rebuilds_the_table(name: str | None):
     table = build_table(
         name, None, 7, SDXL, guidance_scale=[1.0, *[5.0] * 6], guidance_interval=(0.2, 0.9), strength=1.0
     )
-    _build.cache_clear()
+    table_from_request.cache_clear()
     again = eval(repr(table), NAMES)
     assert again is not table
     assert repr(again) == repr(table)
@@ -106,7 +106,7 @@ def test_threads_get_the_same_tables():
     """Nothing is shared but finished tables: many threads building different ones agree with a single thread."""
     jobs = [(name, steps) for name in TRAINED for steps in (5, 9)]
     expected = [build_table(name, None, steps, SDXL).linear_map() for name, steps in jobs]
-    _build.cache_clear()
+    table_from_request.cache_clear()
     failures: list[str] = []
     barrier = threading.Barrier(8)
 
@@ -132,7 +132,7 @@ def test_building_fifty_steps_is_quick(name: str):
     build_table(name, None, 50, SDXL)
     times = []
     for _ in range(5):
-        _build.cache_clear()
+        table_from_request.cache_clear()
         start = time.perf_counter()
         build_table(name, None, 50, SDXL)
         times.append(time.perf_counter() - start)

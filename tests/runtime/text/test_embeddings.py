@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentrt.runtime import load
+from latentrt.runtime import engines, load
+from latentrt.runtime.device.runner import DeviceRunner
 from latentrt.runtime.errors import DeviceError, EngineError, RequestError
 from latentrt.runtime.text.embeddings import EmbeddingsCache
 
@@ -75,16 +76,16 @@ def test_what_does_not_fit_is_not_kept(limit: int) -> None:
 def test_a_repeated_prompt_runs_no_text_encoder(emoji_bundle: Path) -> None:
     with load(emoji_bundle, verify=False) as pipe, load(emoji_bundle, verify=False, embeddings_cache=0) as without:
         first = pipe("a fox", seed=3, num_inference_steps=2, output_type="latent")
-        held = pipe.embeddings.nbytes
+        held = pipe.prompt_encoder.embeddings.nbytes
         pipe.engines.release("text_encoder")
         pipe.engines.release("text_encoder_2")
         second = pipe("a fox", seed=3, num_inference_steps=2, output_type="latent")
         assert pipe.engines.get("text_encoder") is None, "it was not needed"
         np.testing.assert_array_equal(first.images, second.images)
-        assert pipe.embeddings.nbytes == held > 0
+        assert pipe.prompt_encoder.embeddings.nbytes == held > 0
         third = without("a fox", seed=3, num_inference_steps=2, output_type="latent")
         np.testing.assert_array_equal(first.images, third.images)
-        assert without.embeddings.nbytes == 0
+        assert without.prompt_encoder.embeddings.nbytes == 0
 
 
 def test_offloaded_text_encoders_are_there_only_while_they_encode(emoji_bundle: Path, emoji: Any) -> None:
@@ -104,6 +105,10 @@ def test_options_of_loading_that_cannot_be(emoji_bundle: Path) -> None:
         load(emoji_bundle, offload="all")
     with pytest.raises(RequestError, match=r"embeddings_cache \| received: -1 \| expected: an integer of at least 0"):
         load(emoji_bundle, embeddings_cache=-1)
+    with pytest.raises(RequestError, match=r"plans_memory \| received: '1 GB' \| expected: an integer of at least 0"):
+        load(emoji_bundle, plans_memory="1 GB")  # type: ignore[call-overload]
+    with pytest.raises(RequestError, match=r"verify \| received: 'no' \| expected: True or False"):
+        load(emoji_bundle, verify="no")  # type: ignore[call-overload]
     with pytest.raises(RequestError, match=r"provider_options .* for onnxruntime-cpu .* provider=onnxruntime-cuda"):
         load(emoji_bundle, provider_options={"enable_cuda_graph": "1"})
     with pytest.raises(RequestError, match=r"load does not have \| received: provder \| expected: provider"):
@@ -113,12 +118,12 @@ def test_options_of_loading_that_cannot_be(emoji_bundle: Path) -> None:
 def test_a_device_that_fails_in_an_offloaded_encoder_is_what_is_told(
     emoji_bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(engine: object, inputs: object, timings: object) -> Any:
-        with pipe.engines.runner.turn():
+    def fail(runner: DeviceRunner, *arguments: object) -> Any:
+        with runner.turn():
             raise DeviceError("GPU 0: CUDA_ERROR_LAUNCH_FAILED")
 
     with load(emoji_bundle, verify=False, offload="text") as pipe:
-        monkeypatch.setattr(pipe.engines.runner, "run", fail)
+        monkeypatch.setattr(engines, "run_engine", fail)
         with pytest.raises(DeviceError, match="CUDA_ERROR_LAUNCH_FAILED"):
             pipe("a fox", num_inference_steps=1)
         with pytest.raises(EngineError, match="broken since an earlier call: GPU 0: CUDA_ERROR_LAUNCH_FAILED"):

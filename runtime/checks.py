@@ -10,11 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from ..errors import RequestError
+from .errors import RequestError
 
 _EXACT_IN_FLOAT32 = 2**24
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """``value`` as one of the two; no other value counts as true."""
+    if not isinstance(value, bool | np.bool_):
+        raise RequestError(name, received=shown(value), expected="True or False")
+    return bool(value)
 
 
 def integer(name: str, value: Any, low: int, high: int | None) -> int:
@@ -32,7 +40,7 @@ def finite(name: str, value: Any) -> float:
     if _is_number(value):
         with contextlib.suppress(OverflowError):  # an int beyond any float
             number = float(value)
-            if math.isfinite(number) and abs(number) <= np.finfo(np.float32).max:
+            if math.isfinite(number) and abs(number) <= _LARGEST:
                 return number
     raise RequestError(name, received=shown(value), expected="a finite number")
 
@@ -82,14 +90,27 @@ def text(name: str, value: Any) -> str:
     return str(value)
 
 
-def numbers(name: str, value: Any) -> NDArray[np.float32]:
-    """``value``, an array of real numbers, in float32, in which all have to be finite."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu":
-        raise RequestError(name, received=shown(value), expected="an array of numbers")
+def numbers(
+    name: str, value: Any, shape: tuple[int, ...] | None = None, dtype: DTypeLike | None = None
+) -> NDArray[np.float32]:
+    """``value``, an array of real numbers, as a contiguous one in float32, in which all have to be finite.
+
+    Of that ``shape`` and ``dtype``; None: of any.
+    """
+    expected = "an array of finite " + ("numbers" if dtype is None else str(np.dtype(dtype)))
+    if shape is not None:
+        expected += f" {list(shape)}"
+    if (
+        not isinstance(value, np.ndarray)
+        or value.dtype.kind not in "fiu"
+        or (shape is not None and value.shape != shape)
+        or (dtype is not None and value.dtype != dtype)
+    ):
+        raise RequestError(name, received=shown(value), expected=expected)
     with np.errstate(over="ignore"):
-        array = value.astype(np.float32, copy=False)
+        array = value.astype(np.float32, order="C", copy=False)
     if not np.isfinite(array).all():
-        raise RequestError(name, received="values that are not finite", expected="finite numbers")
+        raise RequestError(name, received="values that are not finite", expected=expected)
     return array
 
 
