@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.manifest import Component, EngineRecord, FileRecord, GateRecord
 from ..runtime.bundles.spec import Profile
 from ..runtime.errors import RequestError
 from ..runtime.providers import PROVIDERS, Engine
@@ -15,17 +15,14 @@ from .engines.engine_from_onnx import CompileJob, Compiler, Graph
 from .engines.kernels_in_bundle import check_triton
 from .engines.tensorrt.build import BuilderOptions
 from .engines.tensorrt.library import import_library, is_tensorrt
-from .events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
+from .events import BuildEvent, Report
 from .graphs.weights import WeightStore
-from .keys import changed_parts, export_code, graph_digest
+from .keys import engine_code, graph_digest, reason_to_build
 from .profiles import Tuning
 from .store import BundleWriter
 
 #: Passes an engine through the gate, or raises.
-Gate = Callable[[Engine], tuple[contract.GateRecord, ...]]
-
-#: Provider -> the precision it is used with unless another is asked for.
-_PRECISIONS = {"onnxruntime-cpu": "fp32", "onnxruntime-cuda": "fp16", "tensorrt": "fp16", "tensorrt-rtx": "fp16"}
+Gate = Callable[[Engine], tuple[GateRecord, ...]]
 
 
 @dataclass(frozen=True)
@@ -48,9 +45,9 @@ def default_precision(provider: str) -> str:
     Raises:
         RequestError: an unknown provider.
     """
-    if provider not in _PRECISIONS:
-        raise RequestError("--provider", received=provider, expected=" or ".join(_PRECISIONS))
-    return _PRECISIONS[provider]
+    if provider not in PROVIDERS:
+        raise RequestError("--provider", received=provider, expected=" or ".join(sorted(PROVIDERS)))
+    return PROVIDERS[provider].precision
 
 
 def compiler_for(options: EngineOptions) -> Compiler:
@@ -83,16 +80,14 @@ def compiler_for(options: EngineOptions) -> Compiler:
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine's record, why it was built, and what building it took (see ``CompiledEngine``)."""
+    """An engine's record, and what building it took (see ``CompiledEngine``)."""
 
-    record: contract.EngineRecord
-    reason: str
+    record: EngineRecord
     peak_memory: int = 0
     warnings: tuple[str, ...] = ()
 
-    def done(self, seconds: float, graph_reason: str = REUSED) -> BuildEvent:
-        """The event of a component that is done; why its graph was built says more than why its engine was."""
-        reason = self.reason if graph_reason == REUSED else graph_reason
+    def done(self, seconds: float, reason: str) -> BuildEvent:
+        """The event of a component that is done."""
         return BuildEvent(
             self.record.component, "done", seconds, reason, peak_memory=self.peak_memory, warnings=self.warnings
         )
@@ -111,34 +106,32 @@ class EngineBuilder:
     def build(
         self,
         component: str,
-        record: contract.Component,
+        record: Component,
         graph: Graph,
         gate: Gate,
+        reason: str,
         *,
-        force: bool,
         obstacle: str = "",
     ) -> BuiltEngine:
-        """A component's engine, and why it was built (or that it was reused).
+        """A component's engine: taken over unless there is a ``reason`` to build it.
 
         ``obstacle`` says why ``gate`` cannot be passed on this machine, if it cannot. An engine that is reused passes
         it where it could not before.
         """
         profiles = self.tuning.profiles(record.profile)
-        key = self._key(record, profiles, self.writer.files)
         old = self._previous(component)
 
         def progress(detail: str, fraction: float) -> None:
             self.report(BuildEvent(component, "compile", detail=detail, fraction=fraction))
 
         job = CompileJob(component, record, profiles, graph, self.writer, self.weights, progress)
-        reason = FORCED if force else NEW if old is None else "; ".join(changed_parts(old.key, key))
         if old is not None and not reason:
-            if self.writer.take_over((old.path, *old.weights)):
-                return BuiltEngine(old if old.gate else self._compared(old, job, gate, obstacle), REUSED)
-            reason = DAMAGED
+            self.writer.take_over((old.path, *old.weights))
+            return BuiltEngine(old if old.gate else self._compared(old, job, gate, obstacle))
         self.report(BuildEvent(component, "compile"))
+        key = self._key(record, profiles, self.writer.files)
         compiled = self.compiler.compile(job)
-        built = contract.EngineRecord(
+        built = EngineRecord(
             component=component,
             provider=self.compiler.provider,
             provider_version=key["provider version"],
@@ -150,30 +143,28 @@ class EngineBuilder:
             profiles=profiles,
             version_compatible=compiled.version_compatible,
         )
-        return BuiltEngine(self._compared(built, job, gate, obstacle), reason, compiled.peak_memory, compiled.warnings)
+        return BuiltEngine(self._compared(built, job, gate, obstacle), compiled.peak_memory, compiled.warnings)
 
-    def changes(self, component: str, record: contract.Component, files: Mapping[str, contract.FileRecord]) -> str:
+    def changes(self, component: str, record: Component, files: Mapping[str, FileRecord], *, force: bool) -> str:
         """Why the engine of a component, whose graph is among ``files``, has to be built; empty if it need not."""
         old = self._previous(component)
-        if old is None:
-            return NEW
-        key = self._key(record, self.tuning.profiles(record.profile), files)
-        reason = "; ".join(changed_parts(old.key, key))
-        return reason or ("" if self.writer.intact((old.path, *old.weights)) else DAMAGED)
+        held = () if old is None else (old.path, *old.weights)
+        return reason_to_build(
+            None if old is None else old.key, lambda: self._key(record, self.tuning.profiles(record.profile), files),
+            force=force, intact=lambda: self.writer.intact(held),
+        )  # fmt: skip
 
     @property
     def gpus(self) -> list[tuple[str, ...]]:
         """The GPUs that it compiles for, as ``gpus_of`` has them."""
         return [self.compiler.targets] if PROVIDERS[self.compiler.provider].needs_gpu else []
 
-    def replaces(self, engine: contract.EngineRecord) -> bool:
+    def replaces(self, engine: EngineRecord) -> bool:
         """Whether an engine of the previous bundle gives way to the one that is built for its component."""
         here = not self.compiler.only_here or engine.targets == self.compiler.targets
         return engine.provider == self.compiler.provider and here
 
-    def _compared(
-        self, record: contract.EngineRecord, job: CompileJob, gate: Gate, obstacle: str
-    ) -> contract.EngineRecord:
+    def _compared(self, record: EngineRecord, job: CompileJob, gate: Gate, obstacle: str) -> EngineRecord:
         """The record with the figures of the gate, or with the reason why the engine cannot pass through it here."""
         opened = obstacle or self.compiler.opener(job, record.path, record.weights)
         if isinstance(opened, str):
@@ -185,19 +176,17 @@ class EngineBuilder:
         finally:
             engine.close()
 
-    def _previous(self, component: str) -> contract.EngineRecord | None:
+    def _previous(self, component: str) -> EngineRecord | None:
         engines = () if self.writer.previous is None else self.writer.previous.manifest.engines
         held = (engine for engine in engines if engine.component == component)
         return next((engine for engine in held if self.replaces(engine)), None)
 
-    def _key(
-        self, record: contract.Component, profiles: tuple[Profile, ...], files: Mapping[str, contract.FileRecord]
-    ) -> dict[str, str]:
+    def _key(self, record: Component, profiles: tuple[Profile, ...], files: Mapping[str, FileRecord]) -> dict[str, str]:
         return {
             "onnx": graph_digest(record, files),
             "provider": self.compiler.provider,
             "precision": record.precision,
             **self.compiler.key(),
             **self.tuning.key(profiles),
-            "export code": export_code(),
+            "export code": engine_code(),
         }

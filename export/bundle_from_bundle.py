@@ -6,26 +6,22 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import msgspec
-
-from ..runtime.bundles import manifest as contract
 from ..runtime.bundles.bundle import Bundle, open_bundle
-from ..runtime.errors import RequestError
+from ..runtime.bundles.manifest import Component, EngineRecord, GateRecord, Manifest
 from ..runtime.providers import Engine
+from .build import check_resources, chosen, finish
 from .build_engine import EngineBuilder, EngineOptions, compiler_for
-from .engines.engine_from_onnx import Compiler
-from .engines.kernels_in_bundle import add_kernels, gpus_of, kernel_files, planned_kernels
-from .engines.tensorrt.resources import check_disk
-from .events import FORCED, REUSED, BuildEvent, Report
+from .engines.kernels_in_bundle import gpus_of, kernel_files, planned_kernels
+from .events import REUSED, BuildEvent, Report
 from .gate.gate_inputs import GateInputs
 from .gate.graph_gate import cannot_run, gate_against_graph
 from .graphs.weights import WeightStore
 from .kept_engines import EngineKeeper
 from .profiles import Tuning
-from .record import RECORD_NAME, BuildRecord
+from .record import BuildRecord
 from .store import BundleWriter
 
 
@@ -43,7 +39,7 @@ def bundle_from_bundle(
     out: str | os.PathLike[str],
     options: EngineBuildOptions,
     report: Report = lambda event: None,
-) -> contract.Manifest:
+) -> Manifest:
     """Build engines from the graphs of the bundle ``source`` into the bundle ``out``, which may be the same.
 
     Engines of other providers stay; so do those of this one for components that are not among ``components``. Sizes
@@ -58,18 +54,13 @@ def bundle_from_bundle(
         builder, manifest = build.builder, build.source.manifest
         builder.writer.take(_files_without_engines(manifest), build.source)
         inputs = GateInputs(manifest, builder.writer.folder, manifest.components)
-        engines: list[contract.EngineRecord] = []
+        engines: list[EngineRecord] = []
         for name, component in manifest.components.items():
-            built = name in build.changes
-            if built:
-                engines.append(_engine(builder, name, component, inputs, options.force, record.event))
-            engines += build.keeper.keep(name, component, replaced=builder.replaces if built else None)
-        add_kernels(builder.writer, manifest.components.values(), engines, record.event, force=options.force)
-        files = dict(sorted(builder.writer.files.items()))
-        made = msgspec.structs.replace(manifest, engines=tuple(engines), files=files)
-        builder.writer.write_unlisted(RECORD_NAME, record.encode(made))
-        builder.writer.commit(made)
-    return made
+            wanted = name in build.changes
+            if wanted:
+                engines.append(_engine(builder, name, component, inputs, build.changes[name], record.event))
+            engines += build.keeper.keep(name, component, replaced=builder.replaces if wanted else None)
+        return finish(builder.writer, manifest, manifest.components, engines, record, force=options.force)
 
 
 def planned_engines(
@@ -85,7 +76,7 @@ def planned_engines(
     """
     with _building(source, out, options, report) as build:
         manifest, builder = build.source.manifest, build.builder
-        kept: list[contract.EngineRecord] = []
+        kept: list[EngineRecord] = []
         for name, record in manifest.components.items():
             replaced = builder.replaces if name in build.changes else None
             kept += build.keeper.tell(name, record, manifest.files, replaced=replaced)
@@ -115,11 +106,12 @@ def _building(
     with BundleWriter(out, lambda: report(BuildEvent("", "wait")), force=options.force) as writer:
         opened = open_bundle(source, verify=False)  # not before: it may be what another build was writing
         manifest = opened.manifest
-        chosen = _chosen(manifest, options.components)
+        names = chosen(manifest.components, options.components)
+        wanted = {name: record for name, record in manifest.components.items() if name in names}
         for record in manifest.components.values():
             compiler.check_precision(record.precision)
         tuning = Tuning(manifest.buckets, manifest.latent_space.scale, options.engine.profiles == "buckets")
-        ranges = {axis: allowed for record in chosen.values() for axis, allowed in record.profile.items()}
+        ranges = {axis: allowed for record in wanted.values() for axis, allowed in record.profile.items()}
         report(BuildEvent("", "profiles", detail=tuning.text(ranges)))
         report(BuildEvent("", "check"))
         if writer.previous is None:
@@ -127,62 +119,50 @@ def _building(
         writer.verify(_files_without_engines(manifest), opened)
         builder = EngineBuilder(compiler, tuning, writer, WeightStore(writer), report)
         changes = {
-            name: FORCED if options.force else builder.changes(name, record, manifest.files)
-            for name, record in chosen.items()
+            name: builder.changes(name, record, manifest.files, force=options.force) for name, record in wanted.items()
         }
-        _check_resources(opened, writer, compiler, [name for name in chosen if changes[name]])
+        weights = {
+            name: sum(manifest.files[file].size for file in record.weights)
+            for name, record in wanted.items()
+            if changes[name]
+        }
+        check_resources(writer, compiler, _copied(opened, writer), weights)
         keeper = EngineKeeper(writer, tuning, report)
         keeper.tell_components(manifest.components)
         yield _Build(opened, changes, builder, keeper)
 
 
-def _chosen(manifest: contract.Manifest, names: tuple[str, ...]) -> dict[str, contract.Component]:
-    for name in names:
-        if name not in manifest.components:
-            raise RequestError("--component", received=name, expected=", ".join(manifest.components))
-    return {name: record for name, record in manifest.components.items() if name in (names or manifest.components)}
-
-
-def _check_resources(source: Bundle, writer: BundleWriter, compiler: Compiler, components: Sequence[str]) -> None:
-    """Refuse what this machine has no room for before anything is built.
-
-    Raises:
-        OutputError: not enough disk.
-        RunError: not enough memory.
-    """
-    files, needed = source.manifest.files, {}
-    if source.path.stat().st_dev != writer.folder.stat().st_dev:  # where files cannot be linked they are copied
-        needed["the graphs"] = sum(files[name].size for name in _files_without_engines(source.manifest))
-    for name in components:
-        weights = sum(files[file].size for file in source.manifest.components[name].weights)
-        compiler.check_memory(name, weights)
-        needed[name] = compiler.engine_size(weights)
-    check_disk(writer.folder, needed)
+def _copied(source: Bundle, writer: BundleWriter) -> dict[str, int]:
+    """Bytes of the source's files that are copied, because they cannot be linked."""
+    if source.path.stat().st_dev == writer.folder.stat().st_dev:
+        return {}
+    manifest = source.manifest
+    return {"the graphs": sum(manifest.files[name].size for name in _files_without_engines(manifest))}
 
 
 def _engine(
     builder: EngineBuilder,
     name: str,
-    record: contract.Component,
+    record: Component,
     inputs: GateInputs,
-    force: bool,
+    reason: str,
     report: Report,
-) -> contract.EngineRecord:
+) -> EngineRecord:
     start = time.perf_counter()
     builder.weights.taken_over(record.onnx, name)
 
-    def check(engine: Engine) -> tuple[contract.GateRecord, ...]:
+    def check(engine: Engine) -> tuple[GateRecord, ...]:
         make = functools.partial(inputs.of, name, record)
         return gate_against_graph(name, record, builder.writer.folder, engine, make)
 
     built = builder.build(
-        name, record, lambda: builder.weights.load(record.onnx), check, force=force, obstacle=cannot_run(record)
+        name, record, lambda: builder.weights.load(record.onnx), check, reason, obstacle=cannot_run(record)
     )
-    report(built.done(time.perf_counter() - start))
+    report(built.done(time.perf_counter() - start, reason or REUSED))
     return built.record
 
 
-def _files_without_engines(manifest: contract.Manifest) -> list[str]:
+def _files_without_engines(manifest: Manifest) -> list[str]:
     """Tokenizers, graphs, and the weights that graphs refer to."""
     graphs = {name for record in manifest.components.values() for name in (record.onnx, *record.weights)}
     engines = {name for engine in manifest.engines for name in (engine.path, *engine.weights)}

@@ -5,32 +5,29 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
-from ..runtime.bundles import manifest as contract
+from ..runtime.bundles.manifest import Component, EngineRecord, Manifest
 from ..runtime.errors import RequestError
 from .buckets import Bucket
+from .build import check_resources, chosen, finish
 from .build_component import Changes, ComponentBuilder
 from .build_engine import EngineBuilder, EngineOptions, compiler_for, default_precision
 from .build_graph import GraphBuilder
 from .checkpoints.checkpoint import Checkpoint, read_checkpoint
 from .checkpoints.text_encodings import text_encodings
-from .engines.engine_from_onnx import Compiler
-from .engines.kernels_in_bundle import add_kernels, gpus_of, planned_kernels
-from .engines.tensorrt.resources import check_disk
+from .engines.kernels_in_bundle import gpus_of, planned_kernels
 from .events import NEW, REUSED, BuildEvent, Report
 from .gate.gate_inputs import GateInputs
 from .graphs.precision import PRECISIONS
 from .graphs.weights import WeightStore
 from .kept_engines import EngineKeeper
 from .manifest_from_checkpoint import manifest_from_checkpoint
-from .networks.components import Component, latent_stride, max_side, native_side, vae_scale
+from .networks.components import SourceComponent, latent_stride, max_side, native_side, vae_scale
 from .networks.components_from_checkpoint import components_from_checkpoint
 from .profiles import Batch, Tuning, buckets_from_text, profiles
-from .record import RECORD_NAME, BuildRecord
+from .record import BuildRecord
 from .store import BundleWriter
 
 
@@ -40,8 +37,9 @@ class BuildOptions:
 
     ``components`` empty means all of them. Those that are not named stay as they are in a bundle that is there, and
     must not have changed. ``force`` takes nothing over for those that are built. ``precision`` is by default what the
-    provider is used with. ``parts`` and ``prediction_type`` are those of ``read_checkpoint``. ``skip_layers`` are
-    those that skip-layer guidance leaves out; by default what the checkpoint's family says, and none if empty.
+    provider is used with. ``parts`` and ``prediction_type`` are those of ``read_checkpoint``; a checkpoint that was
+    read already has them. ``skip_layers`` are those that skip-layer guidance leaves out; by default what the
+    checkpoint's family says, and none if empty.
     """
 
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -57,12 +55,12 @@ class BuildOptions:
 
 
 def bundle_from_checkpoint(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | Checkpoint,
     out: str | os.PathLike[str],
     options: BuildOptions | None = None,
     report: Report = lambda event: None,
-) -> contract.Manifest:
-    """Build a bundle at ``out`` and return its manifest.
+) -> Manifest:
+    """Build a bundle at ``out`` and return its manifest. A ``Checkpoint`` is one that was read already.
 
     Raises:
         CheckpointError, OutputError, RequestError: input that cannot be used; nothing is left behind.
@@ -74,23 +72,18 @@ def bundle_from_checkpoint(
         writer = build.builder.graphs.writer
         encodings = text_encodings(build.checkpoint, {component.name for component in build.components}, writer)
         draft = manifest_from_checkpoint(build.checkpoint, build.denoiser, build.buckets, encodings)
-        records: dict[str, contract.Component] = {}
+        records: dict[str, Component] = {}
         inputs = GateInputs(draft, writer.folder, records)
-        engines: list[contract.EngineRecord] = []
+        engines: list[EngineRecord] = []
         for component in build.components:
-            force = options.force and component.name in build.chosen
-            records[component.name], of_component = build.builder.build(component, inputs, force=force)
+            changes = build.changes[component.name]
+            records[component.name], of_component = build.builder.build(component, inputs, changes)
             engines += of_component
-        add_kernels(writer, records.values(), engines, record.event, force=options.force)
-        files = dict(sorted(writer.files.items()))
-        manifest = msgspec.structs.replace(draft, components=records, engines=tuple(engines), files=files)
-        writer.write_unlisted(RECORD_NAME, record.encode(manifest))
-        writer.commit(manifest)
-    return manifest
+        return finish(writer, draft, records, engines, record, force=options.force)
 
 
 def planned_changes(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | Checkpoint,
     out: str | os.PathLike[str],
     options: BuildOptions | None = None,
     report: Report = lambda event: None,
@@ -102,7 +95,7 @@ def planned_changes(
     """
     options = options or BuildOptions()
     with _building(checkpoint, out, options, report) as build:
-        kept: list[contract.EngineRecord] = []
+        kept: list[EngineRecord] = []
         for component in build.components:
             kept += build.builder.tell_dropped(component, build.changes[component.name])
         changes = {name: change.reason for name, change in build.changes.items()}
@@ -115,37 +108,41 @@ def planned_changes(
 class _Build:
     """A build that can begin: its input is checked, its output is open, and there is room for it.
 
-    ``components`` are those that the bundle will hold, ``chosen`` those among them that were asked for; the others are
-    taken over. ``changes`` says of each what has to be built. ``denoiser`` is there for its contract, whether it is
-    among them or not.
+    ``components`` are those that the bundle will hold, and ``changes`` says of each what has to be built. ``denoiser``
+    is there for its contract, whether it is among them or not.
     """
 
     checkpoint: Checkpoint
     buckets: tuple[Bucket, ...]
-    components: tuple[Component, ...]
-    chosen: frozenset[str]
+    components: tuple[SourceComponent, ...]
     changes: dict[str, Changes]
-    denoiser: Component
+    denoiser: SourceComponent
     builder: ComponentBuilder
 
 
 @contextlib.contextmanager
 def _building(
-    checkpoint: str | os.PathLike[str], out: str | os.PathLike[str], options: BuildOptions, report: Report
+    checkpoint: str | os.PathLike[str] | Checkpoint,
+    out: str | os.PathLike[str],
+    options: BuildOptions,
+    report: Report,
 ) -> Iterator[_Build]:
-    options = _with_precision(options)
+    precision = _precision(options)
     if options.onnx_only and options.engine != EngineOptions(options.engine.provider):
         given = "--target-sm, --profiles or a setting of TensorRT"
         raise RequestError("--onnx-only", received=f"with {given}", expected="none of these: no engines are built")
-    read = read_checkpoint(checkpoint, options.parts, options.prediction_type)
+    read = (
+        checkpoint
+        if isinstance(checkpoint, Checkpoint)
+        else read_checkpoint(checkpoint, options.parts, options.prediction_type)
+    )
     compiler = None if options.onnx_only else compiler_for(options.engine)
-    precision = str(options.precision)
     if compiler is not None:
         compiler.check_precision(precision)
     scale, side = vae_scale(read), native_side(read)
     buckets = buckets_from_text(options.aspects, read.family, side, latent_stride(read) * scale, max_side(read))
     available = components_from_checkpoint(read, precision, options.skip_layers)
-    chosen = _chosen(available, options.components)
+    wanted = chosen([component.name for component in available], options.components)
     with BundleWriter(out, lambda: report(BuildEvent("", "wait")), force=options.force) as writer:
         ranges = profiles(buckets, options.batch, scale, side, read.family)
         tuning = Tuning(buckets, scale, options.engine.profiles == "buckets")
@@ -157,45 +154,43 @@ def _building(
             keeper,
             report,
         )
-        kept = _kept(writer, available, chosen)
-        components = tuple(component for component in available if component.name in chosen | kept)
+        kept = _kept(writer, available, wanted)
+        components = tuple(component for component in available if component.name in wanted | kept)
         changes = {
-            component.name: builder.changes(component, force=options.force and component.name in chosen)
+            component.name: builder.changes(component, force=options.force and component.name in wanted)
             for component in components
         }
+        report(BuildEvent("", "check"))  # from here on of no component, until one is built
         keeper.tell_components(changes)
         _check_kept({name: changes[name] for name in kept})
-        _check_weights(component for component in components if changes[component.name].graph)
-        _check_resources(writer, compiler, components, changes)
+        exported = [component for component in components if changes[component.name].graph]
+        _check_weights(exported)
+        compiled = {
+            component.name: component.weight_bytes
+            for component in components
+            if changes[component.name].reason != REUSED
+        }
+        check_resources(writer, compiler, _graph_bytes(exported), compiled)
         yield _Build(
             checkpoint=read,
             buckets=buckets,
             components=components,
-            chosen=chosen,
             changes=changes,
             denoiser=next(component for component in available if component.name == "denoiser"),
             builder=builder,
         )
 
 
-def _with_precision(options: BuildOptions) -> BuildOptions:
-    """The same options with the precision that their provider is used with, if they name none."""
+def _precision(options: BuildOptions) -> str:
+    """The precision that was asked for, or that the provider is used with."""
     usual = default_precision(options.engine.provider)
     precision = options.precision or usual
     if precision not in PRECISIONS:
         raise RequestError("--precision", received=precision, expected=" or ".join(PRECISIONS))
-    return replace(options, precision=precision)
+    return precision
 
 
-def _chosen(available: Sequence[Component], names: Sequence[str]) -> frozenset[str]:
-    known = [component.name for component in available]
-    for name in names:
-        if name not in known:
-            raise RequestError("--component", received=name, expected=", ".join(known))
-    return frozenset(names or known)
-
-
-def _kept(writer: BundleWriter, available: Sequence[Component], chosen: frozenset[str]) -> frozenset[str]:
+def _kept(writer: BundleWriter, available: Sequence[SourceComponent], wanted: frozenset[str]) -> frozenset[str]:
     """The components of the bundle that stay as they are, because others were named.
 
     Raises:
@@ -203,14 +198,14 @@ def _kept(writer: BundleWriter, available: Sequence[Component], chosen: frozense
     """
     known = {component.name for component in available}
     held = frozenset(() if writer.previous is None else writer.previous.manifest.components)
-    if chosen != known and (lost := sorted(held - known)):
+    if wanted != known and (lost := sorted(held - known)):
         raise RequestError(
             f"--component: the bundle's {lost[0]} would be lost",
             received="a checkpoint without it",
             expected="the checkpoint and the parts (--tiny-vae, --text-encoder-3, ...) that the bundle was built from",
             remedy="give them, name no component to build all, or choose another --out",
         )
-    return (held & known) - chosen
+    return (held & known) - wanted
 
 
 def _check_kept(changes: Mapping[str, Changes]) -> None:
@@ -224,30 +219,14 @@ def _check_kept(changes: Mapping[str, Changes]) -> None:
             )
 
 
-def _check_weights(components: Iterable[Component]) -> None:
+def _check_weights(components: Iterable[SourceComponent]) -> None:
     for component in {component.folder: component for component in components}.values():  # the autoencoder's has two
         component.check_weights()
 
 
-def _check_resources(
-    writer: BundleWriter, compiler: Compiler | None, components: Sequence[Component], changes: Mapping[str, Changes]
-) -> None:
-    """Refuse what this machine has no room for before anything is built, which may take hours.
-
-    Raises:
-        OutputError: not enough disk.
-        RunError: not enough memory.
-    """
-    needed: dict[str, int] = {}
-    folders: set[str] = set()  # the autoencoder's halves share one
+def _graph_bytes(components: Iterable[SourceComponent]) -> dict[str, int]:
+    """Bytes of the files of new graphs: their weights; the autoencoder's halves share one folder of those."""
+    of_folder: dict[str, SourceComponent] = {}
     for component in components:
-        change = changes[component.name]
-        if change.reason == REUSED:
-            continue
-        weights = component.weight_bytes
-        needed[component.name] = weights if change.graph and component.folder not in folders else 0
-        folders.add(component.folder)
-        if compiler is not None:
-            compiler.check_memory(component.name, weights)
-            needed[component.name] += compiler.engine_size(weights)
-    check_disk(writer.folder, needed)
+        of_folder.setdefault(component.folder, component)
+    return {component.name: component.weight_bytes for component in of_folder.values()}

@@ -11,7 +11,6 @@ import typer
 
 from ..runtime.bundles.manifest import MANIFEST_NAME
 from ..runtime.errors import RequestError
-from .checkpoints.checkpoint import TINY_VAE, read_checkpoint
 from .cli_progress import BuildProgress, planned, summary
 
 app = typer.Typer(add_completion=False)
@@ -98,6 +97,7 @@ def build_engines(
     Whatever has not changed since the bundle was last built is taken over; the rest says what changed.
     """
     from .build_engine import EngineOptions
+    from .checkpoints.checkpoint import TINY_VAE, read_checkpoint
     from .engines.tensorrt.build import BuilderOptions
 
     builder = BuilderOptions(
@@ -135,7 +135,7 @@ def build_engines(
             from .profiles import batch_from_text
 
             images, layers = batch_from_text(batch or "1:1:8"), _layers(skip_layers)
-            read_checkpoint(checkpoint, parts, prediction_type)  # a wrong path is told before torch has been imported
+            read = read_checkpoint(checkpoint, parts, prediction_type)  # a wrong path is told before torch is imported
             progress.note("importing torch and diffusers")
             from .bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
 
@@ -143,9 +143,9 @@ def build_engines(
                 engine, precision, aspects, images, names, onnx_only, force, parts, prediction_type, layers
             )
             if dry_run:
-                _print_plan(planned_changes(checkpoint, out, options, progress.event), progress, as_json)
+                _print_plan(planned_changes(read, out, options, progress.event), progress, as_json)
                 return
-            manifest = bundle_from_checkpoint(checkpoint, out, options, progress.event)
+            manifest = bundle_from_checkpoint(read, out, options, progress.event)
     if as_json:
         print(msgspec.json.encode(progress.report(out, manifest)).decode())
     else:

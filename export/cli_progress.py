@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from ..runtime.bundles.manifest import EngineRecord, Manifest
-from ..runtime.cli.inspect import PIPED_WIDTH, gate_figures
 from .events import FORCED, NEW, REUSED, BuildEvent
 
 
@@ -97,6 +96,8 @@ def planned(reason: str) -> str:
 
 def summary(out: Path, manifest: Manifest, provider: str | None, progress: BuildProgress) -> None:
     """A table of the components that were asked for, with the figures of the engine of that provider."""
+    from ..runtime.cli.inspect import PIPED_WIDTH, gate_figures  # which reads pictures too: not for --help
+
     table = Table(
         "component", "parameters", "type", "MB", "compared", "cosine\ndistance", "max-abs", "largest", "seconds", ""
     )

@@ -22,8 +22,8 @@ class BuildEvent:
     engine said of itself: the peak of its memory in bytes, and its warnings. The stage ``drop`` says in ``detail``
     what the previous bundle held of a component that this one does not, and why; of no component, why all is dropped.
 
-    The stage ``wait`` of no component says that another build of the same bundle has to end first, and ``profiles``
-    (in ``detail``) for which sizes it builds.
+    Of no component there are three stages: ``wait`` says that another build of the same bundle has to end first,
+    ``profiles`` (in ``detail``) for which sizes it builds, and ``check`` is about the build as a whole.
     """
 
     component: str

@@ -28,13 +28,10 @@ class EngineKeeper:
         self, component: str, record: Component, *, replaced: Callable[[EngineRecord], bool] | None = None
     ) -> tuple[EngineRecord, ...]:
         """Take over the engines of a component, but for those that are ``replaced``."""
-        kept = []
-        for engine, reason in self._judged(component, record, self.writer.files, replaced):
-            if reason:
-                self.report(_dropped(engine, reason))
-            elif self.writer.take_over((engine.path, *engine.weights)):
-                kept.append(engine)
-        return tuple(kept)
+        kept = self.tell(component, record, self.writer.files, replaced=replaced)
+        for engine in kept:
+            self.writer.take_over((engine.path, *engine.weights))
+        return kept
 
     def tell(
         self,

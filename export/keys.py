@@ -4,10 +4,52 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..runtime.bundles.manifest import Component, FileRecord
+from .events import DAMAGED, FORCED, NEW
+
+_PACKAGE = Path(__file__).parent
+
+#: What makes a portable graph of a checkpoint: files and folders of this package.
+GRAPH_SOURCES = (
+    "build_graph.py",
+    "checkpoints",
+    "gate/examples.py",
+    "graphs/onnx_from_torch.py",
+    "graphs/precision.py",
+    "graphs/typed_graph.py",
+    "graphs/weights.py",
+    "networks",
+)
+
+#: What makes an engine of a portable graph, whose content is a part of the engine's key by itself.
+ENGINE_SOURCES = (
+    "engines/engine_from_onnx.py",
+    "engines/onnxruntime_compiler.py",
+    "engines/tensorrt",
+    "graphs/editing.py",
+    "graphs/flops.py",
+    "graphs/group_normalization.py",
+    "graphs/onnxruntime_cuda.py",
+    "graphs/precision.py",
+    "graphs/rewrites.py",
+    "graphs/weights.py",
+)
+
+
+def reason_to_build(
+    old: Mapping[str, str] | None, new: Callable[[], Mapping[str, str]], *, force: bool, intact: Callable[[], bool]
+) -> str:
+    """Why something has to be built; empty if what was built with the key ``old`` can be taken over.
+
+    ``new`` and ``intact`` read files, for the key that it would have now and whether it is what it was: they are asked
+    where that decides.
+    """
+    if force or old is None:
+        return FORCED if force else NEW
+    return "; ".join(changed_parts(old, new())) or ("" if intact() else DAMAGED)
 
 
 def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -25,11 +67,24 @@ def _short(text: str) -> str:
 
 
 @functools.cache
-def export_code() -> str:
-    """SHA-256 of this package's sources and of its data: what they produce may change with any of them."""
+def graph_code(package: Path = _PACKAGE) -> str:
+    """SHA-256 of the sources and the data that portable graphs are made with."""
+    return _digest(package, GRAPH_SOURCES)
+
+
+@functools.cache
+def engine_code(package: Path = _PACKAGE) -> str:
+    """SHA-256 of the sources that engines are made with."""
+    return _digest(package, ENGINE_SOURCES)
+
+
+def _digest(package: Path, names: Iterable[str]) -> str:
     total = hashlib.sha256()
-    for path in sorted(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".json")):
-        total.update(path.read_bytes())
+    for name in names:
+        path = package / name
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.suffix in (".py", ".json"):
+                total.update(file.read_bytes())
     return total.hexdigest()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -27,8 +26,3 @@ def gpus() -> list[str]:
     except OSError:
         return []
     return done.stdout.splitlines() if done.returncode == 0 else []
-
-
-def total_memory() -> int:
-    """Bytes of memory that the machine has."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -18,11 +18,9 @@ import msgspec
 
 from ..runtime.bundles.manifest import EngineRecord, Manifest
 from ..runtime.version import __version__
-from .engines.tensorrt.resources import available_memory, peak_memory
 from .events import BuildEvent, Report
-from .machine import gpus, processor_name, total_memory
-
-RECORD_NAME = "build.json"
+from .machine import gpus, processor_name
+from .memory import available_memory, peak_memory, total_memory
 
 #: What takes part in a build, by the names that pip knows. One that is not installed did not.
 _PACKAGES = (

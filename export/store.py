@@ -18,7 +18,9 @@ import msgspec
 from ..runtime.bundles.bundle import Bundle, open_bundle
 from ..runtime.bundles.manifest import MANIFEST_NAME, FileRecord, Manifest, encode_manifest
 from ..runtime.errors import BundleError, OutputError
-from .record import RECORD_NAME
+
+#: The record of the build, which lies in the bundle but is no part of it.
+RECORD_NAME = "build.json"
 
 #: All that a bundle's folder holds. One with anything else in it belongs to somebody, whatever its manifest says.
 _CONTENT = frozenset({MANIFEST_NAME, RECORD_NAME, "onnx", "engines", "tokenizers", "kernels"})
@@ -141,13 +143,15 @@ class BundleWriter:
             return False
         return True
 
-    def take_over(self, names: Iterable[str]) -> bool:
-        """Take files of the previous bundle over, if all are intact."""
-        names = [name for name in names if name not in self.files]
-        if self.previous is None or not self.intact(names):
-            return False
-        self._link(names, self.previous)
-        return True
+    def take_over(self, names: Iterable[str]) -> None:
+        """Take files of the previous bundle over.
+
+        Raises:
+            BundleError: there is none, or a file is not what its manifest says (see ``intact``).
+        """
+        if self.previous is None:
+            raise BundleError(f"{self.out}: there was no bundle to take files over from")
+        self.take(names, self.previous)
 
     def take(self, names: Iterable[str], source: Bundle) -> None:
         """Take files of a bundle over, which may be the previous one.
@@ -215,8 +219,8 @@ class BundleWriter:
                 self._beside("lock").unlink()
             self._lock.close()
             self._lock = None
-        with contextlib.suppress(OSError):  # not empty: the bundle is in there, or files of someone else
-            for parent in self._new_parents:
+        for parent in self._new_parents:
+            with contextlib.suppress(OSError):  # it was never made, or holds the bundle or files of someone else
                 parent.rmdir()
 
     @contextlib.contextmanager

@@ -17,8 +17,8 @@ from .families import SD1, Family, family_of
 from .folder import check_folder, network_config, read_folder, weight_files
 from .layout import Layout, StoredWeights
 from .single_file.clip_tokenizer import ClipTokenizer
-from .single_file.families import FAMILIES as FILE_FAMILIES
-from .single_file.part import OPTIONS, read_part
+from .single_file.families import FILE_FAMILIES
+from .single_file.part import OPTIONS, check_parts, read_part
 from .single_file.read import read_single_file
 
 #: The folder that a tiny autoencoder is given; no checkpoint has one of its own.
@@ -159,12 +159,8 @@ def _family_of(layout: Layout, root: Path) -> Family:
 def _with_parts(layout: Layout, family: Family, parts: Mapping[str, Path], prediction_type: str | None) -> Layout:
     """A folder's layout with components from elsewhere."""
     configs, weights, tokenizers = dict(layout.configs), dict(layout.weights), dict(layout.tokenizers)
-    known = ["vae", *(record.component for record in family.text_encoders)]
-    known += [record.tokenizer for record in family.text_encoders if record.tokenizer in OPTIONS]
+    check_parts(parts, family)
     for folder, path in parts.items():
-        if folder not in known:
-            expected = ", ".join(OPTIONS[name] for name in known)
-            raise RequestError(f"{OPTIONS[folder]}: {family.name} has no such part", expected=expected)
         if folder.startswith("tokenizer"):
             tokenizers[folder] = path
             continue

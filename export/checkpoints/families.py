@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ...runtime.bundles.manifest import ExtraChannels
 from ...runtime.bundles.spec import TOKENS_PER_CHUNK, AxisRange
 from ...runtime.errors import CheckpointError
 from ..buckets import MEGAPIXEL_BUCKETS, SD1_BUCKETS, SD2_BUCKETS, SDXL_TRAINING_BUCKETS, Bucket
@@ -71,6 +70,11 @@ class Family:
     training_buckets: tuple[Bucket, ...] = ()
     skip_layers: tuple[int, ...] = ()
 
+    @property
+    def time_ids_width(self) -> int:
+        """How many numbers the size conditioning has: sizes and corners are pairs, a score is one."""
+        return sum(1 if name.endswith("_score") else 2 for name in self.time_ids)
+
 
 _SD_PIPELINES = (
     "StableDiffusionPipeline",
@@ -104,21 +108,13 @@ SD1 = Family(
     vae_scaling=0.18215,
 )
 
-SD2 = Family(
+# OpenCLIP-H was trained with one layer more than the checkpoint's text encoder has: its last is the penultimate.
+SD2 = replace(
+    SD1,
     name="sd2",
-    pipeline_classes=_SD_PIPELINES,
-    # OpenCLIP-H was trained with one layer more than the checkpoint's text encoder has: its last is the penultimate.
-    text_encoders=(TextEncoderRecord("text_encoder", "tokenizer", hidden_state="last"),),
-    denoiser_folder="unet",
-    denoiser_class="UNet2DConditionModel",
     denoiser_config=(("use_linear_projection", True), ("addition_embed_type", None)),
-    tokens=CHUNKS,
     native_side=768,
     buckets=SD2_BUCKETS,
-    num_inference_steps=50,
-    guidance_scale=7.5,
-    strength=0.8,
-    vae_scaling=0.18215,
 )
 
 SDXL = Family(
@@ -144,24 +140,11 @@ SDXL = Family(
     vae_force_upcast=True,
 )
 
-SDXL_REFINER = Family(
+SDXL_REFINER = replace(
+    SDXL,
     name="sdxl-refiner",
-    pipeline_classes=_SDXL_PIPELINES,
     text_encoders=(TextEncoderRecord("text_encoder_2", "tokenizer_2", pooled=True),),
-    denoiser_folder="unet",
-    denoiser_class="UNet2DConditionModel",
-    denoiser_config=(("addition_embed_type", "text_time"),),
-    tokens=CHUNKS,
     time_ids=("original_size", "crops_coords_top_left", "aesthetic_score"),
-    native_side=1024,
-    buckets=MEGAPIXEL_BUCKETS,
-    training_buckets=SDXL_TRAINING_BUCKETS,
-    num_inference_steps=50,
-    guidance_scale=5.0,
-    strength=0.3,
-    vae_scaling=0.13025,
-    force_zeros=True,
-    vae_force_upcast=True,
 )
 
 SD3 = Family(
@@ -192,36 +175,6 @@ SD3 = Family(
 )  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (SD1, SD2, SDXL, SDXL_REFINER, SD3)
-
-
-@dataclass(frozen=True)
-class Task:
-    """What a denoiser does, which its number of input channels tells.
-
-    ``extra`` names what its input holds behind the noisy latents, in order. ``unscaled`` says that pictures among it
-    were trained on without the autoencoder's scale.
-    """
-
-    name: str
-    extra: tuple[str, ...] = ()
-    unscaled: bool = False
-
-    def extra_channels(self, latent_channels: int) -> tuple[ExtraChannels, ...]:
-        """What is behind the noisy latents: a picture's latents, or one channel."""
-        return tuple(ExtraChannels(name, latent_channels if name.endswith("_latents") else 1) for name in self.extra)
-
-
-TASKS: tuple[Task, ...] = (
-    Task("text-to-image"),
-    Task("inpainting", ("mask", "masked_latents")),
-    Task("edit", ("image_latents",), unscaled=True),  # arXiv:2211.09800
-    Task("depth", ("depth",)),
-)
-
-
-def time_ids_width(names: tuple[str, ...]) -> int:
-    """How many numbers the named parts of the size conditioning have: sizes and corners are pairs, a score is one."""
-    return sum(1 if name.endswith("_score") else 2 for name in names)
 
 
 def family_of(

@@ -11,8 +11,8 @@ from ...runtime.errors import CheckpointError
 from .layout import Layout, StoredWeights
 from .safetensors_header import read_header
 from .single_file.clip_tokenizer import ClipTokenizer
+from .single_file.refusals import PICKLES
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _STEMS = ("diffusion_pytorch_model", "model")  # what diffusers and transformers name their weights
 _NETWORKS = ("text_encoder", "text_encoder_2", "text_encoder_3", "unet", "transformer", "vae")
 _TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
@@ -124,7 +124,7 @@ def _shards(index: Path) -> set[str]:
 
 
 def _no_weights(folder: Path) -> CheckpointError:
-    pickles = sorted(entry.name for entry in folder.glob("*") if entry.suffix in _PICKLES)
+    pickles = sorted(entry.name for entry in folder.glob("*") if entry.suffix in PICKLES)
     variants = sorted(entry.name for entry in folder.glob("*.safetensors"))
     expected = " or ".join(f"{stem}.safetensors" for stem in _STEMS)
     if variants:

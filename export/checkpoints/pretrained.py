@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..networks.lazy_weights import LazyWeight, Weights, weights_from_safetensors
 from .checkpoint import Checkpoint
+from .lazy_weights import LazyWeight, Weights, weights_from_converted, weights_from_safetensors
 
 #: Attention of autoencoders as diffusers called it until 0.17, and does since.
 _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -23,7 +23,7 @@ _T5_EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight")
 def network_weights(checkpoint: Checkpoint, folder: str) -> Weights:
     """The weights of a component, by every name that its network may have for them."""
     stored = checkpoint.weights[folder]
-    weights = weights_from_safetensors(stored) if isinstance(stored, tuple) else stored.load()
+    weights = weights_from_safetensors(stored) if isinstance(stored, tuple) else weights_from_converted(stored)
     return {**weights, **{name: weights[known] for name, known in _other_names(weights)}}
 
 

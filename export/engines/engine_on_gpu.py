@@ -59,6 +59,6 @@ class EngineWithDevice:
         return self._engine.run(inputs)
 
     def close(self) -> None:
-        """Release both."""
-        self._engine.close()
-        self._device.close()
+        """Release both, the device even if the engine fails to close."""
+        with self._device:
+            self._engine.close()

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from ...kernels.launch import INDEX_NAME, PTX
-from ...runtime.bundles.bundle import Bundle
 from ...runtime.bundles.kernels import KERNEL_FOLDER, kernels_of
 from ...runtime.bundles.manifest import EngineRecord, Manifest
 from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import BundleError, ExportError, MissingDependencyError, OutputError
 from ...runtime.providers import PROVIDERS
-from ..events import DAMAGED, FORCED, NEW, REUSED, BuildEvent, Report
-from ..keys import changed_parts
+from ..events import FORCED, REUSED, BuildEvent, Report
+from ..keys import reason_to_build
 from ..store import BundleWriter
 
 #: What events call the kernels, which belong to no component.
@@ -68,17 +67,14 @@ def add_kernels(
     gpus = gpus_of(engines)
     if not gpus:
         return
-    check_triton()
-    from ...kernels.gpu.aot import kernels_key
-
     start = time.perf_counter()
     compiled_for, dtypes = _wanted(gpus, components)
-    reason = FORCED if force else _changes(writer.previous, kernels_key(compiled_for, dtypes))
-    if not reason and writer.previous is not None and not writer.take_over(kernel_files(writer.previous.manifest)):
-        reason = DAMAGED
+    reason = _changes(writer, compiled_for, dtypes, force=force)
     if reason:
         report(BuildEvent(KERNELS, "compile", detail=f"for {', '.join(compiled_for)}"))
         _compile(writer, compiled_for, dtypes)
+    else:
+        writer.take_over(_held(writer))
     report(BuildEvent(KERNELS, "done", time.perf_counter() - start, reason or REUSED))
 
 
@@ -89,13 +85,7 @@ def planned_kernels(
     without engines for GPUs. ``gpus`` are those of ``gpus_of``."""
     if not gpus:
         return {}
-    check_triton()
-    from ...kernels.gpu.aot import kernels_key
-
-    reason = FORCED if force else _changes(writer.previous, kernels_key(*_wanted(gpus, components)))
-    if not reason and writer.previous is not None and not writer.intact(kernel_files(writer.previous.manifest)):
-        reason = DAMAGED
-    return {KERNELS: reason or REUSED}
+    return {KERNELS: _changes(writer, *_wanted(gpus, components), force=force) or REUSED}
 
 
 def gpus_of(engines: Iterable[EngineRecord]) -> list[tuple[str, ...]]:
@@ -105,6 +95,7 @@ def gpus_of(engines: Iterable[EngineRecord]) -> list[tuple[str, ...]]:
 
 def _wanted(gpus: Sequence[tuple[str, ...]], components: Iterable[HasTensors]) -> tuple[tuple[str, ...], list[str]]:
     """What kernels are compiled for: targets and types."""
+    check_triton()
     from ...kernels.gpu.aot import TARGETS
 
     targets = {target for of_engine in gpus for target in (of_engine or TARGETS)}
@@ -134,13 +125,22 @@ def kernel_files(manifest: Manifest) -> list[str]:
     return [name for name in manifest.files if name.startswith(f"{KERNEL_FOLDER}/")]
 
 
-def _changes(previous: Bundle | None, key: dict[str, str]) -> str:
+def _changes(writer: BundleWriter, targets: tuple[str, ...], dtypes: list[str], *, force: bool) -> str:
     """Why the previous bundle's kernels cannot be taken over; empty if they can."""
+    from ...kernels.gpu.aot import kernels_key
+
     try:
-        held = None if previous is None else kernels_of(previous)
+        held = None if writer.previous is None else kernels_of(writer.previous)
     except BundleError as error:
-        return error.subject
-    return NEW if held is None else "; ".join(changed_parts(held.index.key, key))
+        return FORCED if force else error.subject
+    return reason_to_build(
+        None if held is None else held.index.key, lambda: kernels_key(targets, dtypes),
+        force=force, intact=lambda: writer.intact(_held(writer)),
+    )  # fmt: skip
+
+
+def _held(writer: BundleWriter) -> list[str]:
+    return [] if writer.previous is None else kernel_files(writer.previous.manifest)
 
 
 def _compile(writer: BundleWriter, targets: Sequence[str], dtypes: Sequence[str]) -> None:

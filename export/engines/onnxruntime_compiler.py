@@ -10,7 +10,8 @@ import numpy as np
 from ...runtime.bundles.manifest import Component
 from ...runtime.device.interface import Device
 from ...runtime.errors import RequestError
-from ...runtime.providers import Engine, available_threads, import_provider
+from ...runtime.providers import PROVIDERS, Engine, available_threads, import_provider
+from ..graphs.onnxruntime_cuda import for_onnxruntime_cuda
 from ..graphs.rewrites import for_onnxruntime_cpu
 from .engine_from_onnx import CompiledEngine, CompileJob
 from .engine_on_gpu import opener_on_gpu
@@ -22,7 +23,7 @@ _GRAPH_BYTES = 16 << 20
 @dataclass(frozen=True)
 class OnnxRuntimeCompiler:
     """The compiler of ``onnxruntime-cpu``, whose engines run on any processor, and of ``onnxruntime-cuda``, whose
-    engines run on any GPU: its attention is one fused operator on both.
+    engines run on any GPU.
     """
 
     provider: str = "onnxruntime-cpu"
@@ -54,7 +55,10 @@ class OnnxRuntimeCompiler:
 
     def compile(self, job: CompileJob) -> CompiledEngine:
         """Rewrite the graph and write it; tensors that stay the same are not written twice."""
-        model = for_onnxruntime_cpu(job.graph(), {axis: sizes.max for axis, sizes in job.record.profile.items()})
+        if PROVIDERS[self.provider].needs_gpu:
+            model = for_onnxruntime_cuda(job.graph())
+        else:
+            model = for_onnxruntime_cpu(job.graph(), {axis: sizes.max for axis, sizes in job.record.profile.items()})
         job.weights.externalize(model, job.component, f".{self.provider}")
         path = f"engines/{self.provider}/{job.component}.onnx"
         job.writer.write(path, job.weights.graph_bytes(model))

@@ -14,11 +14,11 @@ import onnx_ir as ir
 from ...runtime.bundles.manifest import Component, GateRecord
 from ...runtime.providers import Engine
 from ..engines.onnxruntime_compiler import engine_from_graph
-from ..engines.tensorrt.resources import available_memory
-from ..graphs.flops import graph_work
+from ..graphs.flops import work_of
 from ..graphs.group_normalization import lower_group_normalization
 from ..graphs.rewrites import bfloat16_to_rounded_float32
 from ..graphs.weights import GRAPH_FOLDER
+from ..memory import available_memory
 from .verify import MakeInputs, compared_sizes, gate, samples
 
 #: Bytes of memory for each weight while a graph runs: ONNX Runtime computes half precision in fp32, on copies.
@@ -48,7 +48,8 @@ def open_graph(component: str, record: Component, folder: Path) -> Iterator[Engi
 
 def graph_sizes(record: Component, folder: Path) -> tuple[dict[str, int], ...]:
     """The sizes to compare a component at."""
-    return compared_sizes(record.profile, lambda sizes: graph_work(folder / record.onnx, sizes).flops)
+    graph = ir.load(folder / record.onnx)
+    return compared_sizes(record.profile, lambda sizes: work_of(graph, sizes).flops)
 
 
 def gate_against_graph(

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from ...runtime.bundles.manifest import Component
 from ...runtime.providers import available_threads
-from ..engines.tensorrt.resources import available_memory
 from ..graphs.flops import graph_work
+from ..memory import available_memory
 from .examples import Array
 from .graph_gate import mapped_weights, runnable_graph
 

@@ -172,8 +172,3 @@ def _picked(profile: Profile, pick: str, pick_height: str) -> dict[str, int]:
         else:
             sizes[axis] = int(getattr(allowed, pick_height if axis == "height" else pick))
     return sizes
-
-
-def worst(records: Sequence[GateRecord]) -> GateRecord:
-    """The comparison with the largest cosine distance."""
-    return max(records, key=lambda record: record.cosine_distance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import operator
 import re
@@ -14,6 +15,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ...runtime.errors import ExportError
+from .precision import MATRIX_OPERATORS
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,25 @@ class GraphWork:
 
 
 def graph_work(path: str | Path, sizes: Mapping[str, int]) -> GraphWork:
+    """The work of the portable graph in a file, as ``work_of`` has it."""
+    return work_of(ir.load(path), sizes)
+
+
+def work_of(model: ir.Model, sizes: Mapping[str, int]) -> GraphWork:
     """The work of a portable graph. ``sizes`` has the axes of its inputs: ``rows``, ``height`` (of latents), ...
 
     Raises:
-        ExportError: a graph whose shapes do not follow from those axes.
+        ExportError: a graph whose shapes do not follow from those axes, or an operator whose work is not known.
     """
-    graph = ir.load(path).graph
+    graph = model.graph
     by_operator: dict[str, int] = defaultdict(int)
     moved = 0
     for node in graph:
         shapes = _Shapes(node, sizes)
         if node.op_type in _FLOPS:
             by_operator[node.op_type] += _FLOPS[node.op_type](node, shapes)
+        elif node.op_type in MATRIX_OPERATORS and len(node.inputs) > 1:  # an Einsum of one tensor moves it, no more
+            raise ExportError(f"{node.name}: how much work {node.op_type} is, nobody has said here yet")
         inputs = (value for value in node.inputs if value is not None and not value.is_initializer())
         moved += sum(shapes.bytes_of(value) for value in (*inputs, *node.outputs))
     weights = sum(value.const_value.nbytes for value in graph.initializers.values() if value.const_value is not None)
@@ -134,4 +143,9 @@ def axis_size(expression: str, sizes: Mapping[str, int]) -> int:
                 return _FUNCTIONS[name](*map(value, arguments))
         raise ExportError(f"{expression}: not a size of the axes", expected=", ".join(sizes))
 
-    return value(ast.parse(_MULTIPLE.sub(r"(\1*\2)", expression), mode="eval").body)
+    return value(_parsed(expression))
+
+
+@functools.lru_cache(maxsize=4096)  # a graph has a few hundred, each of them many times
+def _parsed(expression: str) -> ast.expr:
+    return ast.parse(_MULTIPLE.sub(r"(\1*\2)", expression), mode="eval").body

@@ -1,4 +1,4 @@
-"""Group normalisation as ONNX Runtime's CPU provider runs it fast, or adds it up well.
+"""Group normalisation as ONNX Runtime runs it fast, and adds it up well.
 
 It has no kernel for ``GroupNormalization``: it expands it into fifteen element-wise passes, and takes the variance for
 E[x^2] - E[x]^2.
@@ -15,18 +15,23 @@ import onnx_ir as ir
 from .editing import constant, replace_value
 from .flops import axis_size
 
-#: Values of a group beyond which ``InstanceNormalization`` is not used. It adds them up one by one in fp32: 65
-#: thousand cost a relative error of 2e-7 to 2e-6, a million 1e-5, four million 8e-5 (by axes 4e-8 to 4e-7, always).
+#: Values of a group beyond which ``InstanceNormalization`` is not used on the CPU. There it adds them up one by one in
+#: fp32: 65 thousand cost a relative error of 2e-7 to 2e-6, a million 1e-5, four million 8e-5 (by axes 4e-8 to 4e-7).
 SUM_LIMIT = 1 << 17
 
 
-def lower_group_normalization(model: ir.Model, largest: Mapping[str, int] | None = None) -> int:
-    """``GroupNormalization`` -> operators that ONNX Runtime's CPU provider has; returns how many were rewritten.
+def lower_group_normalization(
+    model: ir.Model, largest: Mapping[str, int] | None = None, *, on_gpu: bool = False
+) -> int:
+    """``GroupNormalization`` -> operators that ONNX Runtime has; returns how many were rewritten.
 
     Where a group has few values at the ``largest`` sizes of the axes, that is one ``InstanceNormalization`` over
     ``[rows, groups, -1]``; where it has many, and without sizes, means are taken axis by axis. Scale and bias are one
     pass as a ``BatchNormalization`` of mean 0 and variance 1: the same bits as Mul and Add. In fp16 the statistics are
     fp32, as GroupNormalization's stash type says.
+
+    ``on_gpu`` it is the first of these two for any size, and fp16 stays what it is: cuDNN takes the statistics of fp16
+    in fp32, and adds up in many threads.
     """
     rewritten = 0
     for node in list(model.graph):
@@ -41,9 +46,10 @@ def lower_group_normalization(model: ir.Model, largest: Mapping[str, int] | None
         build = _Nodes(model, node.outputs[0].name)
         groups = node.attributes["num_groups"].as_int()
         epsilon = node.attributes["epsilon"].as_float() if "epsilon" in node.attributes else 1e-5
-        wide = build("Cast", x, to=ir.DataType.FLOAT) if x.dtype == ir.DataType.FLOAT16 else x
-        if largest is not None and _values(x.shape, groups, largest) <= SUM_LIMIT:
-            normalized = _instance_normalization(build, wide, groups, epsilon)
+        wide = build("Cast", x, to=ir.DataType.FLOAT) if x.dtype == ir.DataType.FLOAT16 and not on_gpu else x
+        if on_gpu or (largest is not None and _values(x.shape, groups, largest) <= SUM_LIMIT):
+            kind = x.dtype.numpy() if on_gpu else np.dtype(np.float32)
+            normalized = _instance_normalization(build, wide, groups, epsilon, kind)
         else:
             normalized = _by_axes(build, wide, groups, x.shape, epsilon)
         if wide is not x:
@@ -83,8 +89,8 @@ def _values(shape: ir.Shape, groups: int, sizes: Mapping[str, int]) -> int:
     return math.prod(each) // groups
 
 
-def _instance_normalization(build: _Nodes, x: ir.Value, groups: int, epsilon: float) -> ir.Value:
-    ones, zeros = (build.constant(values(groups, np.float32)) for values in (np.ones, np.zeros))
+def _instance_normalization(build: _Nodes, x: ir.Value, groups: int, epsilon: float, kind: np.dtype) -> ir.Value:
+    ones, zeros = (build.constant(values(groups, kind)) for values in (np.ones, np.zeros))
     grouped = build("Reshape", x, build.numbers(0, groups, -1))
     return build("Reshape", build("InstanceNormalization", grouped, ones, zeros, epsilon=epsilon), build("Shape", x))
 

@@ -21,9 +21,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import ExportError
+from ..checkpoints.lazy_weights import LazyWeight, Weights
 from ..gate.examples import example_arrays, example_sizes
-from ..networks.components import Component
-from ..networks.lazy_weights import LazyWeight, Weights
+from ..networks.components import SourceComponent
 from ..networks.skeleton import fitting_weights
 from .typed_graph import check_precision, transpose_weights, write_precision
 
@@ -34,13 +34,13 @@ OPSET = 23
 _ONNX_DTYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16, "int64": ir.DataType.INT64}
 
 
-def example_inputs(component: Component, sizes: dict[str, int], seed: int = 0) -> list[torch.Tensor]:
+def example_inputs(component: SourceComponent, sizes: dict[str, int], seed: int = 0) -> list[torch.Tensor]:
     """Seeded random tensors for a component, in order."""
     arrays = example_arrays(component.inputs, sizes, vocabulary=component.vocabulary, seed=seed)
     return [torch.from_numpy(array) for array in arrays.values()]
 
 
-def onnx_from_component(component: Component, latent_stride: int) -> ir.Model:
+def onnx_from_component(component: SourceComponent, latent_stride: int) -> ir.Model:
     """Export a component in its precision. No weight is read: they are in the graph as lazy tensors.
 
     Raises:
@@ -56,7 +56,7 @@ def onnx_from_component(component: Component, latent_stride: int) -> ir.Model:
 
 
 def onnx_from_torch(
-    component: Component, module: nn.Module, latent_stride: int, weights: Weights | None = None
+    component: SourceComponent, module: nn.Module, latent_stride: int, weights: Weights | None = None
 ) -> ir.Model:
     """Export a component's fp32 ``module`` in the component's precision.
 
@@ -142,7 +142,7 @@ def _axis_name(dimension: str) -> str:
     return dimension.replace("*", "_")
 
 
-def _check_contract(component: Component, model: ir.Model) -> None:
+def _check_contract(component: SourceComponent, model: ir.Model) -> None:
     """Check names, dtypes and shapes of inputs and outputs, and give the axes of outputs the contract's names."""
     for specs, values in ((component.inputs, model.graph.inputs), (component.outputs, model.graph.outputs)):
         received, expected = [value.name for value in values], [spec.name for spec in specs]

@@ -6,7 +6,7 @@ finding it again in a graph of small operators.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -15,21 +15,29 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from .editing import constant, replace_value
 from .group_normalization import lower_group_normalization
 
-_CONTRIB = "com.microsoft"
+#: The domain of ONNX Runtime's own operators.
+CONTRIB = "com.microsoft"
+
 _SWAP_HEADS = (0, 2, 1, 3)  # [rows, S, heads, D] <-> [rows, heads, S, D]
 
 
-def attention_to_multi_head_attention(model: ir.Model) -> int:
+def attention_to_multi_head_attention(model: ir.Model, *, on_gpu: bool = False) -> int:
     """``Attention`` between head-splitting and head-joining transposes -> ONNX Runtime's fused ``MultiHeadAttention``.
 
     It takes ``[rows, S, heads * D]`` as the projections give it, so six transposes and reshapes go away with it, and it
     uses a flash-attention kernel on the CPU. Only plain fp32 attention is rewritten: no mask, no causality, as many
     key heads as query heads. Returns how many were rewritten.
+
+    ``on_gpu`` it has kernels for fp16 as well, with sums in fp32, and nothing else does without a matrix of all scores:
+    attention that has other nodes around it gets the transposes that lead there and back.
     """
     rewritten = 0
+    types = (ir.DataType.FLOAT, ir.DataType.FLOAT16) if on_gpu else (ir.DataType.FLOAT,)
     for node in list(model.graph):
-        if node.op_type != "Attention" or node.domain != "" or not _is_plain(node):
+        if node.op_type != "Attention" or node.domain != "" or not _is_plain(node, types):
             continue
+        if on_gpu:
+            _join_heads_around(model, node)
         flat = [_before_head_split(value) for value in node.inputs[:3]]
         joined = _head_join(node.outputs[0])
         heads = {_heads(value) for value in node.inputs[:3]}
@@ -38,17 +46,56 @@ def attention_to_multi_head_attention(model: ir.Model) -> int:
         attributes = [ir.AttrInt64("num_heads", heads.pop())]
         if "scale" in node.attributes:
             attributes.append(ir.AttrFloat32("scale", node.attributes["scale"].as_float()))
-        fused = ir.Node(_CONTRIB, "MultiHeadAttention", flat, attributes, num_outputs=1)
+        fused = ir.Node(CONTRIB, "MultiHeadAttention", flat, attributes, num_outputs=1)
         replace_value(joined, [fused])
         rewritten += 1
     if rewritten:
-        model.graph.opset_imports[_CONTRIB] = 1
+        model.graph.opset_imports[CONTRIB] = 1
     return rewritten
 
 
-def _is_plain(node: ir.Node) -> bool:
+def _join_heads_around(model: ir.Model, node: ir.Node) -> None:
+    """Where an attention node is not between a split and a join of its heads: a join and a split before each of its
+    inputs, a join and a split after it."""
+    for index, value in enumerate(node.inputs[:3]):
+        if _is_split_shape(value) and _before_head_split(value) is None:
+            nodes = _joined_and_split(model, value, f"{node.outputs[0].name}.{index}")
+            model.graph.insert_before(node, nodes)
+            node.replace_input_with(index, nodes[-1].outputs[0])
+    output = node.outputs[0]
+    if _is_split_shape(output) and _head_join(output) is None:
+        uses = list(output.uses())
+        nodes = _joined_and_split(model, output, output.name)
+        model.graph.insert_after(node, nodes)
+        for user, index in uses:
+            user.replace_input_with(index, nodes[-1].outputs[0])
+
+
+def _is_split_shape(value: ir.Value | None) -> bool:
+    """Whether a value is ``[rows, heads, S, D]`` with numbers for the heads and their width."""
+    return value is not None and _heads(value) is not None and isinstance(value.shape[3], int)
+
+
+def _joined_and_split(model: ir.Model, value: ir.Value, name: str) -> list[ir.Node]:
+    """``value [rows, heads, S, D]`` -> ``[rows, S, heads * D]`` -> the same again."""
+    rows, heads, length, width = value.shape
+    shapes = {"joined": [0, 0, heads * width], "split": [0, 0, heads, width]}
+    wanted = {kind: constant(f"{name}_{kind}", np.array(shape, np.int64)) for kind, shape in shapes.items()}
+    for shape in wanted.values():
+        model.graph.register_initializer(shape)
+    swapped = ir.node("Transpose", [value], {"perm": _SWAP_HEADS})
+    joined = ir.node("Reshape", [swapped.outputs[0], wanted["joined"]])
+    split = ir.node("Reshape", [joined.outputs[0], wanted["split"]])
+    again = ir.node("Transpose", [split.outputs[0]], {"perm": _SWAP_HEADS})
+    four = [rows, length, heads, width]
+    for node, shape in ((swapped, four), (joined, [rows, length, heads * width]), (split, four), (again, value.shape)):
+        node.outputs[0].dtype, node.outputs[0].shape = value.dtype, ir.Shape(shape)
+    return [swapped, joined, split, again]
+
+
+def _is_plain(node: ir.Node, types: Sequence[ir.DataType]) -> bool:
     masked = any(value is not None for value in node.inputs[3:])
-    return not masked and not _has_settings(node) and node.outputs[0].dtype == ir.DataType.FLOAT
+    return not masked and not _has_settings(node) and node.outputs[0].dtype in types
 
 
 def _has_settings(node: ir.Node) -> bool:
@@ -114,16 +161,16 @@ def for_onnxruntime_cpu(model: ir.Model, largest: Mapping[str, int]) -> ir.Model
     return copy
 
 
-def attention_to_products(model: ir.Model, kernel_widths: range) -> int:
-    """``Attention`` in half precision, of heads whose width is not among ``kernel_widths`` -> two products, with the
-    softmax between them in fp32.
+def attention_to_products(model: ir.Model, kernel_widths: range, *, fp32: bool = False) -> int:
+    """``Attention`` in half precision (and in ``fp32``), of heads whose width is not among ``kernel_widths`` -> two
+    products, with the softmax between them in fp32.
 
     A library that has no kernel for a width would spell it out by itself, in a precision that it does not tell.
     Queries are scaled before the product, which keeps it in range. Returns how many were rewritten.
     """
     rewritten = 0
     for node in list(model.graph):
-        if node.op_type != "Attention" or node.domain != "" or not _is_spellable(node, kernel_widths):
+        if node.op_type != "Attention" or node.domain != "" or not _is_spellable(node, kernel_widths, fp32):
             continue
         queries, keys, values = node.inputs[:3]
         name, half, width = node.outputs[0].name, queries.dtype, queries.shape[3]
@@ -145,9 +192,9 @@ def attention_to_products(model: ir.Model, kernel_widths: range) -> int:
     return rewritten
 
 
-def _is_spellable(node: ir.Node, kernel_widths: range) -> bool:
+def _is_spellable(node: ir.Node, kernel_widths: range, fp32: bool) -> bool:
     queries, keys = node.inputs[:2]
-    if queries.dtype == ir.DataType.FLOAT or queries.shape is None or len(queries.shape) != 4:
+    if (queries.dtype == ir.DataType.FLOAT and not fp32) or queries.shape is None or len(queries.shape) != 4:
         return False
     width = queries.shape[3]
     if not isinstance(width, int) or width in kernel_widths or _heads(queries) != _heads(keys):

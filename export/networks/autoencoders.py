@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import CheckpointError
 from ..checkpoints.checkpoint import TINY_VAE, Checkpoint
 from ..graphs.precision import PrecisionPlan, plan_for
-from .components import Component, component, vae_scale
+from .components import SourceComponent, component, vae_scale
 
 
 class _VaeDecoder(nn.Module):
@@ -52,46 +53,39 @@ def _latent_statistics(config: Any) -> tuple[Any, Any]:
     )
 
 
-def _autoencoder_kl() -> Any:
-    import diffusers
-
-    return diffusers.AutoencoderKL
-
-
-def vae_decoder(checkpoint: Checkpoint, precision: str) -> Component:
+def vae_decoder(checkpoint: Checkpoint, precision: str) -> SourceComponent:
     """Latents to a picture."""
     plan = _plan(checkpoint, "vae_decoder", precision)
-    latents, image = _shapes(checkpoint)
-    return component(
-        checkpoint,
-        "vae_decoder",
-        "vae",
-        _autoencoder_kl,
-        _VaeDecoder,
-        plan=plan,
-        inputs=(TensorSpec("latents", plan.io, latents),),
-        outputs=(TensorSpec("image", plan.io, image),),
-    )
+    return _half(checkpoint, "vae_decoder", plan, _VaeDecoder, ["latents"], ["image"])
 
 
-def vae_encoder(checkpoint: Checkpoint, precision: str) -> Component:
+def vae_encoder(checkpoint: Checkpoint, precision: str) -> SourceComponent:
     """A picture to the distribution of its latents."""
     plan = _plan(checkpoint, "vae_encoder", precision)
-    latents, image = _shapes(checkpoint)
-    return component(
-        checkpoint,
-        "vae_encoder",
-        "vae",
-        _autoencoder_kl,
-        _VaeEncoder,
-        plan=plan,
-        inputs=(TensorSpec("image", plan.io, image),),
-        outputs=(TensorSpec("latents_mean", plan.io, latents), TensorSpec("latents_std", plan.io, latents)),
-    )
+    return _half(checkpoint, "vae_encoder", plan, _VaeEncoder, ["image"], ["latents_mean", "latents_std"])
 
 
 def _plan(checkpoint: Checkpoint, name: str, precision: str) -> PrecisionPlan:
     return plan_for(name, precision, checkpoint.configs["vae"], force_upcast=checkpoint.family.vae_force_upcast)
+
+
+def _half(
+    checkpoint: Checkpoint,
+    name: str,
+    plan: PrecisionPlan,
+    wrap: type[nn.Module],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    folder: str = "vae",
+    kind: str = "diffusers.AutoencoderKL",
+) -> SourceComponent:
+    """The half of an autoencoder between a picture, called ``image``, and latents."""
+    latents, image = _shapes(checkpoint)
+
+    def specs(names: Sequence[str]) -> tuple[TensorSpec, ...]:
+        return tuple(TensorSpec(name, plan.io, image if name == "image" else latents) for name in names)
+
+    return component(checkpoint, name, folder, kind, wrap, plan=plan, inputs=specs(inputs), outputs=specs(outputs))
 
 
 def _shapes(checkpoint: Checkpoint) -> tuple[tuple[int | str, ...], tuple[int | str, ...]]:
@@ -107,7 +101,7 @@ def _shapes(checkpoint: Checkpoint) -> tuple[tuple[int | str, ...], tuple[int | 
     return ("images", channels, "height", "width"), ("images", 3, f"{factor}*height", f"{factor}*width")
 
 
-def tiny_decoder(checkpoint: Checkpoint, precision: str) -> Component:
+def tiny_decoder(checkpoint: Checkpoint, precision: str) -> SourceComponent:
     """Latents to an approximate picture, many times faster (TAESD). It takes the place of the decoder in previews.
 
     Raises:
@@ -125,20 +119,5 @@ def tiny_decoder(checkpoint: Checkpoint, precision: str) -> Component:
             received=f"{received[0]} latent channels, {received[1]} pixels each",
             expected=f"{expected[0]} and {expected[1]}, as in {checkpoint.path}",
         )
-    latents, image = _shapes(checkpoint)
-    return component(
-        checkpoint,
-        "tiny_decoder",
-        folder,
-        _autoencoder_tiny,
-        _VaeDecoder,
-        plan=plan,
-        inputs=(TensorSpec("latents", plan.io, latents),),
-        outputs=(TensorSpec("image", plan.io, image),),
-    )
-
-
-def _autoencoder_tiny() -> Any:
-    import diffusers
-
-    return diffusers.AutoencoderTiny
+    kind = "diffusers.AutoencoderTiny"
+    return _half(checkpoint, "tiny_decoder", plan, _VaeDecoder, ["latents"], ["image"], folder, kind)

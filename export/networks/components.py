@@ -12,15 +12,16 @@ from torch import nn
 from ...runtime.bundles.spec import TensorSpec, axis_and_factor
 from ...runtime.errors import CheckpointError
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.families import TASKS, Task
+from ..checkpoints.families import SD1
+from ..checkpoints.lazy_weights import Weights
 from ..checkpoints.pretrained import network_weights
+from ..checkpoints.tasks import TASKS, Task
 from ..graphs.precision import PrecisionPlan
-from .lazy_weights import Weights
-from .skeleton import fitting_weights, materialize, skeleton
+from .skeleton import fitting_weights, materialize, network_class, skeleton
 
 
 @dataclass(frozen=True)
-class Component:
+class SourceComponent:
     """A component before export.
 
     ``network()`` is the network without its weights, ``weights()`` has those by the network's own names, and ``wrap``
@@ -81,7 +82,7 @@ def component(
     checkpoint: Checkpoint,
     name: str,
     folder: str,
-    kind: Callable[[], Any],
+    kind: str,
     wrap: Callable[[nn.Module], nn.Module],
     *,
     plan: PrecisionPlan,
@@ -90,16 +91,16 @@ def component(
     vocabulary: int = 0,
     skip_layers: tuple[int, ...] = (),
     settings: Mapping[str, str] | None = None,
-) -> Component:
-    """A component whose network is of the class that ``kind()`` imports, with the config and weights of a folder."""
-    return Component(
+) -> SourceComponent:
+    """A component whose network is of the class named ``kind``, with the config and weights of a folder."""
+    return SourceComponent(
         name=name,
         folder=folder,
         where=str(checkpoint.place(folder)),
         plan=plan,
         inputs=inputs,
         outputs=outputs,
-        network=lambda: skeleton(kind(), checkpoint.configs[folder]),
+        network=lambda: skeleton(network_class(kind), checkpoint.configs[folder]),
         wrap=wrap,
         weights=lambda: network_weights(checkpoint, folder),
         vocabulary=vocabulary,
@@ -115,7 +116,7 @@ def vae_scale(checkpoint: Checkpoint) -> int:
 
 def vae_scaling(config: Mapping[str, Any]) -> float:
     """What an autoencoder's latents are multiplied by for the sampler. Configs of the first checkpoints lack it."""
-    return float(config.get("scaling_factor", 0.18215))
+    return float(config.get("scaling_factor", SD1.vae_scaling))
 
 
 def latent_stride(checkpoint: Checkpoint) -> int:

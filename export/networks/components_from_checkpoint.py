@@ -9,14 +9,14 @@ from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import CheckpointError
 from ..checkpoints.checkpoint import TINY_VAE, Checkpoint
 from .autoencoders import tiny_decoder, vae_decoder, vae_encoder
-from .components import Component
+from .components import SourceComponent
 from .denoisers import denoiser
 from .text_encoders import text_encoder
 
 
 def components_from_checkpoint(
     checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...] | None = None
-) -> list[Component]:
+) -> list[SourceComponent]:
     """Every component of a checkpoint, in the order data flows. ``skip_layers`` are those of ``denoiser``.
 
     Raises:
@@ -35,7 +35,7 @@ def components_from_checkpoint(
     return found
 
 
-def _check_that_they_fit(checkpoint: Checkpoint, found: Mapping[str, Component]) -> None:
+def _check_that_they_fit(checkpoint: Checkpoint, found: Mapping[str, SourceComponent]) -> None:
     """Compare what components give with what the next one takes: a folder may be put together of several models."""
     inputs = {spec.name: spec for spec in found["denoiser"].inputs}
     latents = _channels(found["denoiser"].outputs[0])

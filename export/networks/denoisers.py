@@ -10,9 +10,8 @@ from torch import nn
 from ...runtime.bundles.spec import TensorSpec
 from ...runtime.errors import CheckpointError, RequestError
 from ..checkpoints.checkpoint import Checkpoint
-from ..checkpoints.families import time_ids_width
 from ..graphs.precision import plan_for
-from .components import Component, component, task_of, vae_scaling
+from .components import SourceComponent, component, task_of, vae_scaling
 
 
 class _Unet(nn.Module):
@@ -115,7 +114,7 @@ class _SkippingMmdit(_Mmdit):
         )
 
 
-def denoiser(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...] | None = None) -> Component:
+def denoiser(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...] | None = None) -> SourceComponent:
     """The denoiser of a checkpoint, by the class that its config names.
 
     ``skip_layers`` are those that it can leave out for some rows; by default those that its family's record names, if
@@ -132,7 +131,7 @@ def denoiser(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...
     return _unet(checkpoint, precision)
 
 
-def _unet(checkpoint: Checkpoint, precision: str) -> Component:
+def _unet(checkpoint: Checkpoint, precision: str) -> SourceComponent:
     folder = checkpoint.family.denoiser_folder
     config = checkpoint.configs[folder]
     for name in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "encoder_hid_dim"):
@@ -148,7 +147,7 @@ def _unet(checkpoint: Checkpoint, precision: str) -> Component:
         checkpoint,
         "denoiser",
         folder,
-        _unet_class,
+        "diffusers.UNet2DConditionModel",
         lambda network: wrapper(network, latents, scale),
         plan=plan,
         inputs=(*_inputs(checkpoint, plan.io, "cross_attention_dim"), *conditions),
@@ -157,7 +156,7 @@ def _unet(checkpoint: Checkpoint, precision: str) -> Component:
     )
 
 
-def _mmdit(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...]) -> Component:
+def _mmdit(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...]) -> SourceComponent:
     folder = checkpoint.family.denoiser_folder
     plan = plan_for("denoiser", precision, checkpoint.configs[folder], force_upcast=False)
     pooled = TensorSpec("pooled_projections", plan.io, ("rows", checkpoint.number(folder, "pooled_projection_dim")))
@@ -166,7 +165,7 @@ def _mmdit(checkpoint: Checkpoint, precision: str, skip_layers: tuple[int, ...])
         checkpoint,
         "denoiser",
         folder,
-        _mmdit_class,
+        "diffusers.SD3Transformer2DModel",
         (lambda network: _SkippingMmdit(network, skip_layers)) if skip_layers else _Mmdit,
         plan=plan,
         inputs=(*_inputs(checkpoint, plan.io, "joint_attention_dim"), pooled, *skip),
@@ -189,18 +188,6 @@ def _skip_layers(checkpoint: Checkpoint, asked: tuple[int, ...] | None) -> tuple
     return asked
 
 
-def _unet_class() -> Any:
-    import diffusers
-
-    return diffusers.UNet2DConditionModel
-
-
-def _mmdit_class() -> Any:
-    import diffusers
-
-    return diffusers.SD3Transformer2DModel
-
-
 def _inputs(checkpoint: Checkpoint, dtype: str, text_width: str) -> tuple[TensorSpec, ...]:
     """The inputs that every denoiser has. ``text_width`` is what the config calls the width of the text states."""
     folder = checkpoint.family.denoiser_folder
@@ -221,7 +208,7 @@ def _unet_conditions(checkpoint: Checkpoint, dtype: str) -> tuple[TensorSpec, ..
     folder = checkpoint.family.denoiser_folder
     conditions = []
     if checkpoint.family.time_ids:
-        values = time_ids_width(checkpoint.family.time_ids)
+        values = checkpoint.family.time_ids_width
         sizes = values * checkpoint.number(folder, "addition_time_embed_dim")
         pooled = checkpoint.number(folder, "projection_class_embeddings_input_dim") - sizes
         conditions.append(TensorSpec("text_embeds", dtype, ("rows", pooled)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +12,20 @@ import torch
 from torch import nn
 
 from ...runtime.errors import CheckpointError
+from ..checkpoints.lazy_weights import LazyWeight, Weights, quantized
 from ..checkpoints.safetensors_header import misfit_text
-from .lazy_weights import LazyWeight, Weights, quantized
 
 #: What files of a text encoder may hold beside it: positions, and the rest of a whole CLIP or T5.
 _BESIDE = re.compile(
     r"(.*\.)?position_ids|logit_scale"
     r"|(vision_model|visual_projection|text_projection|lm_head|decoder\.(block|embed_tokens|final_layer_norm))\..*"
 )
+
+
+def network_class(name: str) -> Any:
+    """A class by its full name, such as ``"diffusers.AutoencoderKL"``: its library is imported here."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def skeleton(kind: Any, config: dict[str, Any]) -> nn.Module:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +12,7 @@ from ...runtime.errors import CheckpointError
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.families import TextEncoderRecord
 from ..graphs.precision import plan_for
-from .components import Component, component
+from .components import SourceComponent, component
 
 
 class _TextEncoder(nn.Module):
@@ -36,37 +34,19 @@ class _TextEncoder(nn.Module):
 class _Architecture:
     """A kind of text encoder: its class, and what its config calls the width of its hidden states."""
 
-    network: Callable[[], Any]
+    network: str
     width: str
 
 
-def _clip() -> Any:
-    import transformers
-
-    return transformers.CLIPTextModel
-
-
-def _clip_with_projection() -> Any:
-    import transformers
-
-    return transformers.CLIPTextModelWithProjection
-
-
-def _t5() -> Any:
-    import transformers
-
-    return transformers.T5EncoderModel
-
-
-#: ``model_type`` of a config, and whether the projection of the pooled text is wanted -> how to load it.
+#: By ``model_type`` of a config, and whether the projection of the pooled text is wanted.
 _ARCHITECTURES = {
-    ("clip_text_model", False): _Architecture(_clip, "hidden_size"),
-    ("clip_text_model", True): _Architecture(_clip_with_projection, "hidden_size"),
-    ("t5", False): _Architecture(_t5, "d_model"),
+    ("clip_text_model", False): _Architecture("transformers.CLIPTextModel", "hidden_size"),
+    ("clip_text_model", True): _Architecture("transformers.CLIPTextModelWithProjection", "hidden_size"),
+    ("t5", False): _Architecture("transformers.T5EncoderModel", "d_model"),
 }
 
 
-def text_encoder(checkpoint: Checkpoint, record: TextEncoderRecord, precision: str) -> Component:
+def text_encoder(checkpoint: Checkpoint, record: TextEncoderRecord, precision: str) -> SourceComponent:
     """A text encoder. Its ids have a fixed length, or the axis ``prompt_tokens`` where the record gives a range.
 
     Raises:

@@ -13,21 +13,21 @@ import shutil
 import sys
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from latentrt.export.checkpoints.checkpoint import Checkpoint
 from latentrt.export.checkpoints.families import FAMILIES
+from latentrt.export.checkpoints.lazy_weights import LazyWeight, Weights
 from latentrt.export.graphs.onnx_from_torch import onnx_from_component
 from latentrt.export.graphs.weights import GRAPH_FOLDER, WeightStore
 from latentrt.export.networks.autoencoders import vae_decoder
-from latentrt.export.networks.components import Component, latent_stride
+from latentrt.export.networks.components import SourceComponent, latent_stride
 from latentrt.export.networks.denoisers import denoiser
-from latentrt.export.networks.lazy_weights import LazyWeight, Weights
-from latentrt.export.networks.skeleton import skeleton
 from latentrt.export.store import BundleWriter
 
 _CROSS_DOWN, _CROSS_UP = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
@@ -97,21 +97,6 @@ AUTOENCODERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class RandomWeights:
-    """Weights of a network as a checkpoint would give them."""
-
-    kind: Any
-    config: dict[str, Any]
-
-    def load(self) -> Weights:
-        network = skeleton(self.kind, self.config)
-        return {name: random_weight(name, tuple(tensor.shape)) for name, tensor in network.named_parameters()}
-
-    def digest(self) -> str:
-        return str(self.config)
-
-
 def random_weight(name: str, shape: tuple[int, ...]) -> LazyWeight:
     """fp16 numbers of the size that keeps activations near one, other ones for each name."""
     return LazyWeight(shape, torch.float16, functools.partial(_random, name, shape))
@@ -129,29 +114,27 @@ def _random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 def checkpoint(family: str) -> Checkpoint:
     """A checkpoint of a family that has no files: only its denoiser and its autoencoder exist."""
-    import diffusers
-
     record = next(record for record in FAMILIES if record.name == family)
-    denoiser_config, vae_config = DENOISERS[family], AUTOENCODERS[family]
-    folder = record.denoiser_folder
     return Checkpoint(
         path=Path(family),
         name=family,
         family=record,
         model_index={},
-        configs={folder: denoiser_config, "vae": vae_config},
-        weights={
-            folder: RandomWeights(getattr(diffusers, denoiser_config["_class_name"]), denoiser_config),
-            "vae": RandomWeights(diffusers.AutoencoderKL, vae_config),
-        },
+        configs={record.denoiser_folder: DENOISERS[family], "vae": AUTOENCODERS[family]},
+        weights={},
         tokenizers={},
     )
 
 
-def component(family: str, name: str, precision: str) -> Component:
-    """The denoiser or the decoder of a family."""
-    make = denoiser if name == "denoiser" else vae_decoder
-    return make(checkpoint(family), precision)
+def component(family: str, name: str, precision: str) -> SourceComponent:
+    """The denoiser or the decoder of a family, with random weights."""
+    made = (denoiser if name == "denoiser" else vae_decoder)(checkpoint(family), precision)
+    return replace(made, weights=lambda: random_weights(made.network()))
+
+
+def random_weights(network: nn.Module) -> Weights:
+    """Weights of a network as a checkpoint would give them."""
+    return {name: random_weight(name, tuple(tensor.shape)) for name, tensor in network.named_parameters()}
 
 
 def export(family: str, name: str, out: Path) -> dict[str, float]:

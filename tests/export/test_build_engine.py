@@ -12,7 +12,7 @@ import pytest
 from latentrt.export import build_engine
 from latentrt.export.build_engine import EngineBuilder
 from latentrt.export.engines.engine_from_onnx import CompiledEngine, CompileJob
-from latentrt.export.events import BuildEvent
+from latentrt.export.events import REUSED, BuildEvent
 from latentrt.export.graphs.weights import WeightStore
 from latentrt.export.kept_engines import EngineKeeper
 from latentrt.export.profiles import Tuning
@@ -117,13 +117,14 @@ def build(
         writer.write(record.weights[0], b"weights")
         builder = EngineBuilder(compiler, tuning, writer, WeightStore(writer), events.append)
         no_graph: Callable[[], object] = lambda: None  # noqa: E731
+        reason = builder.changes("denoiser", record, writer.files, force=False)
         built = builder.build(
             "denoiser",
             record,
-            no_graph,
+            no_graph,  # type: ignore[arg-type]
             lambda engine: (FIGURES,),
-            force=False,
-            obstacle=obstacle,  # type: ignore[arg-type]
+            reason,
+            obstacle=obstacle,
         )
         kept = EngineKeeper(writer, tuning, events.append).keep("denoiser", record, replaced=builder.replaces)
         engines = (built.record, *kept)
@@ -136,7 +137,7 @@ def build(
             )
         )  # fmt: skip
     dropped = [event.detail for event in events if event.stage == "drop"]
-    return _Build(built.reason, engines, [event.stage for event in events if event.stage != "drop"], dropped)
+    return _Build(reason or REUSED, engines, [event.stage for event in events if event.stage != "drop"], dropped)
 
 
 def test_an_engine_is_taken_over_with_all_it_says(tmp_path: Path) -> None:
@@ -180,7 +181,7 @@ def test_every_part_of_the_key_is_told(
 
 def test_other_code_is_a_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(tmp_path / "bundle", _Compiler())
-    monkeypatch.setattr(build_engine, "export_code", lambda: "new")
+    monkeypatch.setattr(build_engine, "engine_code", lambda: "new")
     assert build(tmp_path / "bundle", _Compiler()).reason.startswith("export code changed ")
 
 

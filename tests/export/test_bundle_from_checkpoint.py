@@ -40,8 +40,11 @@ def test_a_whole_bundle(tiny_bundle: Path, tiny_checkpoint: Path) -> None:
 def test_one_component_alone_and_the_stages_it_goes_through(tiny_checkpoint: Path, tmp_path: Path) -> None:
     events: list[BuildEvent] = []
     manifest = bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT, events.append)
-    assert [(event.component, event.stage) for event in events if event.component] == [
-        ("text_encoder", stage) for stage in ("check", "export", "gate", "compile", "gate", "done")
+    assert [(event.component, event.stage) for event in events] == [
+        ("", "profiles"),
+        ("text_encoder", "check"),
+        ("", "check"),
+        *(("text_encoder", stage) for stage in ("export", "gate", "compile", "gate", "done")),
     ]
     assert events[-1].reason == "new"
     assert events[-1].seconds > 0

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,12 @@ def test_help_names_every_option(latentrt: Run) -> None:
         "--skip-layers",
     ):  # fmt: skip
         assert option in done.stdout
+
+
+def test_help_does_not_wait_for_numpy() -> None:
+    found = "import sys, latentrt.export.cli; print(sorted({'numpy', 'onnx_ir', 'torch', 'PIL'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-P", "-c", found], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_a_build_tells_its_progress_and_a_rebuild_that_it_reused(

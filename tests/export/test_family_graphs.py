@@ -6,6 +6,7 @@ Each is traced once, in fp32, and every precision is written into a copy of that
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,11 @@ from latentrt.export.gate.examples import example_arrays, example_sizes
 from latentrt.export.gate.verify import LIMITS, compare
 from latentrt.export.graphs.flops import graph_work
 from latentrt.export.graphs.onnx_from_torch import onnx_from_component
+from latentrt.export.graphs.onnxruntime_cuda import NEWER, OPSET, for_onnxruntime_cuda
 from latentrt.export.graphs.precision import MATRIX_OPERATORS, PrecisionPlan
 from latentrt.export.graphs.rewrites import for_tensorrt
 from latentrt.export.graphs.typed_graph import check_precision, write_precision
-from latentrt.export.networks.components import Component, latent_stride
+from latentrt.export.networks.components import SourceComponent, latent_stride
 from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
 from latentrt.runtime.bundles.spec import AxisRange
 
@@ -61,11 +63,11 @@ class Network:
     name: str
     graph: ir.Model
 
-    def component(self, precision: str) -> Component:
+    def component(self, precision: str) -> SourceComponent:
         found = components_from_checkpoint(self.checkpoint, precision)
         return next(component for component in found if component.name == self.name)
 
-    def typed(self, component: Component, plan: PrecisionPlan | None = None) -> ir.Model:
+    def typed(self, component: SourceComponent, plan: PrecisionPlan | None = None) -> ir.Model:
         """The graph in the component's precision, or after another plan."""
         model, plan = self.graph.clone(), plan or component.plan
         write_precision(model, plan, component.inputs, component.outputs)
@@ -98,7 +100,7 @@ def run(path: Path, inputs: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, inputs)
 
 
-def reference(component: Component, inputs: dict[str, NDArray[Any]]) -> tuple[torch.Tensor, ...]:
+def reference(component: SourceComponent, inputs: dict[str, NDArray[Any]]) -> tuple[torch.Tensor, ...]:
     tensors = (torch.from_numpy(array) for array in inputs.values())
     with torch.inference_mode():
         outputs = component.load()(*(tensor.float() if tensor.is_floating_point() else tensor for tensor in tensors))
@@ -119,6 +121,30 @@ def test_half_precision_agrees_with_fp32_in_onnxruntime(kind: str, traced: Trace
         assert figures.non_finite == 0
         assert figures.cosine_distance < LIMITS["fp16"][0] / 100
         assert figures.max_abs < 0.01 * figures.reference_max_abs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_spelling_for_onnxruntime_on_gpus_has_kernels_there_and_the_same_results(
+    kind: str, traced: Traced, tmp_path: Path
+) -> None:
+    network = traced(kind)
+    half = network.component("fp16")
+    portable = network.typed(half)
+    spelt = for_onnxruntime_cuda(portable)
+    counts = Counter(node.op_type for node in spelt.graph)
+    of_onnx = {node.op_type for node in spelt.graph if node.domain == ""} - {"SimplifiedLayerNormalization"}
+    assert spelt.graph.opset_imports[""] == OPSET
+    assert not NEWER & of_onnx
+    assert all(onnx.defs.has(name, OPSET) for name in of_onnx)
+    masked = half.name.startswith("text_encoder")  # short, and spelt out
+    attentions = sum(node.op_type == "Attention" for node in portable.graph)
+    assert counts["MultiHeadAttention"] == (0 if masked else attentions)
+    inputs = example_arrays(half.inputs, network.sizes(), vocabulary=half.vocabulary)
+    for name, model in (("portable", portable), ("spelt", spelt)):
+        ir.save(model, tmp_path / f"{name}.onnx")
+    results = [run(tmp_path / f"{name}.onnx", inputs) for name in ("spelt", "portable")]
+    for spec, received, expected in zip(half.outputs, *results, strict=True):
+        assert compare(kind, spec.name, {}, received, expected).cosine_distance < LIMITS["fp16"][0] / 100
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -17,9 +17,10 @@ import pytest
 
 from latentrt.export.engines.tensorrt.build import EngineTask, build_engine
 from latentrt.export.engines.tensorrt.compiler import heavy_types
-from latentrt.export.engines.tensorrt.resources import available_memory, engine_memory
+from latentrt.export.estimates import engine_memory
 from latentrt.export.graphs.flops import graph_work
 from latentrt.export.graphs.rewrites import for_tensorrt
+from latentrt.export.memory import available_memory
 from latentrt.export.networks.skeleton import skeleton
 from latentrt.runtime.bundles.spec import AxisRange
 

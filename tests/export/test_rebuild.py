@@ -145,7 +145,7 @@ def test_a_dry_run_finds_a_flipped_byte(tiny_checkpoint: Path, text_bundle_copy:
     ("name", "value", "reason"),
     [
         ("OPSET", 24, "opset changed 23 -> 24"),
-        ("export_code", lambda: "f" * 64, "export code changed "),
+        ("graph_code", lambda: "f" * 64, "export code changed "),
         ("version", lambda name: "9.0" if name == "torch" else importlib.metadata.version(name), "torch changed "),
     ],
 )

@@ -22,6 +22,7 @@ def test_events_become_a_record(text_bundle: Path) -> None:
         BuildEvent("", "wait"),
         BuildEvent("", "profiles", detail="profile 0"),
         BuildEvent("text_encoder", "check"),
+        BuildEvent("", "check"),
         BuildEvent("text_encoder", "compile"),
         BuildEvent("text_encoder", "compile", detail="tactics", fraction=0.5),
         BuildEvent("text_encoder", "drop", detail="tensorrt engine dropped because its files were damaged"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from pathlib import Path
 
@@ -33,10 +35,80 @@ def test_an_empty_folder_is_not_taken(tmp_path: Path) -> None:
     assert open_bundle(tmp_path / "bundle").read("onnx/a") == b"one"
 
 
+def test_a_bundle_of_another_schema_version_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"schema_version": 1, "latentrt": "0.0.1", "files": {}, "models": 7}')
+    write_bundle(out, {"onnx/a": b"one"})
+    assert open_bundle(out).read("onnx/a") == b"one"
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"manifest.json": '{"name": "my app", "icons": []}'}, "a manifest.json that LatentRT did not write"),
+        ({"onnx/model.onnx": "mine"}, "a folder without manifest.json"),
+    ],
+)
+def test_a_folder_that_looks_like_a_bundle_is_somebodys(tmp_path: Path, files: dict[str, str], found: str) -> None:
+    out = tmp_path / "bundle"
+    for name, content in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(content)
+    assert f"exists and is not a bundle | received: {found} | expected" in refused(out)
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == set(files)
+    assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"schema_version": "six"}'])
+def test_a_bundle_with_a_damaged_manifest_is_replaced_if_that_is_said(tmp_path: Path, damage: str) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    (out / "manifest.json").write_text(damage)
+    assert "a bundle with a damaged manifest.json | give --force to replace it" in refused(out)
+    with BundleWriter(out, force=True) as writer:
+        assert writer.unreadable == f"{out}: manifest.json cannot be read"
+        writer.write("onnx/a", b"two")
+        writer.commit(manifest(writer))
+    assert open_bundle(out).read("onnx/a") == b"two"
+
+
+def test_a_bundle_that_somebody_keeps_files_in_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    write_bundle(out, {"onnx/a": b"one"})
+    (out / "thesis.txt").write_text("mine")
+    assert "received: thesis.txt | expected" in refused(out)
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_a_link_to_a_bundle_stays_a_link(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "v1", {"onnx/a": b"one"})
+    (tmp_path / "current").symlink_to(tmp_path / "v1")
+    write_bundle(tmp_path / "current", {"onnx/b": b"two"})
+    assert (tmp_path / "current").is_symlink()
+    assert open_bundle(tmp_path / "v1").read("onnx/b") == b"two"
+    assert names(tmp_path) == ["current", "v1"]
+
+
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "a folder that you may write to" in refused(tmp_path / "file" / "bundle")
     assert "a folder that you may write to" in refused(Path("/proc/latentrt/bundle"))
+
+
+def test_folders_that_were_made_on_the_way_to_one_that_cannot_be_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def full(path: Path, mode: int = 0o777) -> None:
+        if path.name == "full" and path.parent.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", full)
+    assert "No space left on device | make room" in refused(tmp_path / "made" / "too" / "full" / "bundle")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("write", ["write", "write_unlisted", "commit"])

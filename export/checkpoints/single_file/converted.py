@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..safetensors_header import SafetensorsHeader
-
-if TYPE_CHECKING:
-    from ...networks.lazy_weights import LazyWeight
 
 #: From a stored tensor to the network's: a function of one torch tensor, meta tensors included.
 View = Callable[[Any], Any]
@@ -33,16 +30,6 @@ class ConvertedWeights:
     header: SafetensorsHeader
     sources: Mapping[str, Source]
 
-    def load(self) -> dict[str, LazyWeight]:
-        """Every weight, read when asked for."""
-        from ...networks.lazy_weights import stored_weight
-
-        path, tensors = self.header.path, self.header.tensors
-        return {
-            name: _viewed(stored_weight(path, source.key, tensors[source.key]), source.view)
-            for name, source in self.sources.items()
-        }
-
     def digest(self) -> str:
         """SHA-256 over names, formats, shapes and bytes of the stored tensors that the component uses."""
         total = hashlib.sha256("\n".join(f"{name} {source.key}" for name, source in self.sources.items()).encode())
@@ -54,18 +41,6 @@ class ConvertedWeights:
                 for start in range(entry.start, entry.stop, _CHUNK):
                     total.update(file.read(min(_CHUNK, entry.stop - start)))
         return total.hexdigest()
-
-
-def _viewed(weight: LazyWeight, view: View | None) -> LazyWeight:
-    if view is None:
-        return weight
-    import torch
-
-    from ...networks.lazy_weights import LazyWeight
-
-    shape = tuple(view(torch.empty(weight.shape, device="meta")).shape)
-    # A copy, so that a part does not keep the whole alive.
-    return LazyWeight(shape, weight.dtype, lambda: view(weight.read()).clone(memory_format=torch.contiguous_format))
 
 
 # --- views ------------------------------------------------------------------------------------------------------------

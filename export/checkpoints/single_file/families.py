@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ....runtime.errors import CheckpointError
+from ..families import SD1, SD2, SD3, SDXL, SDXL_REFINER, Family
 from ..safetensors_header import SafetensorsHeader
 from .prediction import always_epsilon, sd2_prediction_type
 from .section import Section
@@ -14,98 +15,85 @@ from .section import Section
 
 @dataclass(frozen=True)
 class TextEncoderPlace:
-    """One text encoder. ``unused_layers`` at its end are in the file and not in diffusers' folders (SD2 uses the layer
-    before the last). ``identity_projection``: its pooled output is used without the projection that its class has.
-    ``pad_token`` is CLIP's tokenizer's; None is an encoder with a tokenizer of its own, which a file cannot give."""
+    """Where files keep a text encoder. ``unused_layers`` at its end are in the file and not in diffusers' folders (SD2
+    uses the layer before the last). ``identity_projection``: its pooled output is used without the projection that its
+    class has. ``pad_token`` is CLIP's tokenizer's; None is an encoder with a tokenizer of its own, which a file cannot
+    give."""
 
-    component: str
     prefixes: tuple[str, ...]
-    tokenizer: str
     pad_token: str | None
     unused_layers: int = 0
     identity_projection: bool = False
-    optional: bool = False
 
 
 @dataclass(frozen=True)
 class FileFamily:
-    """A family of single files.
+    """The single files of a family.
 
-    ``templates`` names the data file with what shapes do not tell, for each prediction type. ``untold_prediction`` says
-    what a denoiser predicts when its file does not. ``time_ids`` is how many numbers condition on sizes.
+    ``places`` has its text encoders by the names of their components. ``templates`` names the data file with what
+    shapes do not tell, for each prediction type. ``untold_prediction`` says what a denoiser predicts when its file does
+    not.
     """
 
-    name: str
+    family: Family
+    title: str
     templates: Mapping[str, str]
-    denoiser_folder: str
-    text_encoders: tuple[TextEncoderPlace, ...]
-    time_ids: int = 0
+    places: Mapping[str, TextEncoderPlace]
     untold_prediction: Callable[[Section], str] = always_epsilon
 
 
 _END, _FIRST = "<|endoftext|>", "!"
 
-SD1 = FileFamily(
-    name="Stable Diffusion 1",
+_SD1 = FileFamily(
+    SD1,
+    title="Stable Diffusion 1",
     templates={"epsilon": "sd1", "v_prediction": "sd1"},
-    denoiser_folder="unet",
-    text_encoders=(
-        TextEncoderPlace(
-            "text_encoder",
-            ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."),
-            "tokenizer",
-            _END,
+    places={
+        "text_encoder": TextEncoderPlace(
+            ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."), _END
         ),
-    ),
+    },
 )
-SD2 = FileFamily(
-    name="Stable Diffusion 2",
+_SD2 = FileFamily(
+    SD2,
+    title="Stable Diffusion 2",
     templates={"epsilon": "sd2", "v_prediction": "sd2-v"},
-    denoiser_folder="unet",
-    text_encoders=(
-        TextEncoderPlace(
-            "text_encoder",
-            ("cond_stage_model.model.", "conditioner.embedders.0.model."),
-            "tokenizer",
-            _FIRST,
-            unused_layers=1,
+    places={
+        "text_encoder": TextEncoderPlace(
+            ("cond_stage_model.model.", "conditioner.embedders.0.model."), _FIRST, unused_layers=1
         ),
-    ),
+    },
     untold_prediction=sd2_prediction_type,
 )
-SDXL = FileFamily(
-    name="Stable Diffusion XL",
+_SDXL = FileFamily(
+    SDXL,
+    title="Stable Diffusion XL",
     templates={"epsilon": "sdxl", "v_prediction": "sdxl"},
-    denoiser_folder="unet",
-    text_encoders=(
-        TextEncoderPlace("text_encoder", ("conditioner.embedders.0.transformer.",), "tokenizer", _END),
-        TextEncoderPlace("text_encoder_2", ("conditioner.embedders.1.model.",), "tokenizer_2", _FIRST),
-    ),
-    time_ids=6,
+    places={
+        "text_encoder": TextEncoderPlace(("conditioner.embedders.0.transformer.",), _END),
+        "text_encoder_2": TextEncoderPlace(("conditioner.embedders.1.model.",), _FIRST),
+    },
 )
-SDXL_REFINER = FileFamily(
-    name="the Stable Diffusion XL refiner",
+_SDXL_REFINER = FileFamily(
+    SDXL_REFINER,
+    title="the Stable Diffusion XL refiner",
     templates={"epsilon": "sdxl-refiner", "v_prediction": "sdxl-refiner"},
-    denoiser_folder="unet",
-    text_encoders=(TextEncoderPlace("text_encoder_2", ("conditioner.embedders.0.model.",), "tokenizer_2", _FIRST),),
-    time_ids=5,
+    places={"text_encoder_2": TextEncoderPlace(("conditioner.embedders.0.model.",), _FIRST)},
 )
-SD3 = FileFamily(
-    name="Stable Diffusion 3",
+_SD3 = FileFamily(
+    SD3,
+    title="Stable Diffusion 3",
     templates={"flow_prediction": "sd3"},
-    denoiser_folder="transformer",
-    text_encoders=(
-        TextEncoderPlace(
-            "text_encoder", ("text_encoders.clip_l.transformer.",), "tokenizer", _END, identity_projection=True
-        ),
-        TextEncoderPlace("text_encoder_2", ("text_encoders.clip_g.transformer.",), "tokenizer_2", _FIRST),
-        TextEncoderPlace("text_encoder_3", ("text_encoders.t5xxl.transformer.",), "tokenizer_3", None, optional=True),
-    ),
+    places={
+        "text_encoder": TextEncoderPlace(("text_encoders.clip_l.transformer.",), _END, identity_projection=True),
+        "text_encoder_2": TextEncoderPlace(("text_encoders.clip_g.transformer.",), _FIRST),
+        "text_encoder_3": TextEncoderPlace(("text_encoders.t5xxl.transformer.",), None),
+    },
     untold_prediction=lambda denoiser: "flow_prediction",
 )
 
 #: By the names that LatentRT's families have.
-FAMILIES = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL, "sdxl-refiner": SDXL_REFINER, "sd3": SD3}
+FILE_FAMILIES = {files.family.name: files for files in (_SD1, _SD2, _SDXL, _SDXL_REFINER, _SD3)}
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")
 
@@ -113,7 +101,7 @@ _DENOISER_PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
 _UNET, _MMDIT = "input_blocks.0.0.weight", "joint_blocks.0.x_block.attn.qkv.weight"
 
 #: Widths of the text that a denoiser's cross attention reads, where only they tell the families apart.
-_TEXT_WIDTHS = {2048: SDXL, 1280: SDXL_REFINER}
+_TEXT_WIDTHS = {2048: _SDXL, 1280: _SDXL_REFINER}
 
 #: Denoisers that look like a family's and are not: the tensor that gives each away, and what it is.
 _RELATIVES = {
@@ -139,7 +127,7 @@ def denoiser_of(header: SafetensorsHeader) -> Section | None:
     return None
 
 
-def family_of(denoiser: Section) -> FileFamily:
+def file_family_of(denoiser: Section) -> FileFamily:
     """The family of a single file.
 
     A UNet with a vector condition is SDXL's or the refiner's: they keep their text encoders in different places, and
@@ -151,16 +139,16 @@ def family_of(denoiser: Section) -> FileFamily:
     """
     header = denoiser.header
     if _MMDIT in denoiser:
-        return SD3
+        return _SD3
     known = {**{f"{denoiser.prefix}{key}": what for key, what in _RELATIVES.items()}, **_RELATIVE_FILES}
     for key, what in known.items():
         if key in header.tensors:
             raise _unsupported(header, what)
     if "label_emb.0.0.weight" not in denoiser:
-        return SD2 if _attention(denoiser, "proj_in.weight", -1) != 1 else SD1
-    for family in (SDXL, SDXL_REFINER):
-        if any(_has_section(header, place.prefixes) for place in family.text_encoders):
-            return family
+        return _SD2 if _attention(denoiser, "proj_in.weight", -1) != 1 else _SD1
+    for files in (_SDXL, _SDXL_REFINER):
+        if any(_has_section(header, place.prefixes) for place in files.places.values()):
+            return files
     width = _attention(denoiser, "transformer_blocks.0.attn2.to_k.weight", 1)
     if width not in _TEXT_WIDTHS:
         raise _unsupported(header, f"a UNet with a vector condition and text {width} wide")
@@ -184,5 +172,5 @@ def _unsupported(header: SafetensorsHeader, what: str) -> CheckpointError:
     return CheckpointError(
         f"{header.path}: a family that LatentRT does not know",
         received=what,
-        expected=", ".join(family.name for family in FAMILIES.values()),
+        expected=", ".join(files.title for files in FILE_FAMILIES.values()),
     )

@@ -6,12 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ....runtime.errors import CheckpointError
 from .converted import ConvertedWeights, Source, halves_swapped, part
 from .names import Names, layers, layers_without_bias, sources
-from .section import Section
-
-_HEAD_WIDTH = 64  # channels of one attention head, in every published size
+from .section import HEAD_WIDTH, Section
 
 _ENDS = {
     "pos_embed.proj": "x_embedder.proj",
@@ -32,16 +29,13 @@ def mmdit(section: Section, template: Mapping[str, Any]) -> tuple[dict[str, Any]
     """
     depth = section.count(r"joint_blocks\.(\d+)\.")
     width, patch = section.size("x_embedder.proj.weight"), section.size("x_embedder.proj.weight", 2)
-    if width % _HEAD_WIDTH:
-        expected = f"a multiple of {_HEAD_WIDTH}, the width of one attention head"
-        raise CheckpointError(f"{section.header.path}: the width of its MMDiT", received=width, expected=expected)
     dual = [layer for layer in range(depth) if f"joint_blocks.{layer}.x_block.attn2.qkv.weight" in section]
     normalized = "joint_blocks.0.x_block.attn.ln_q.weight" in section
     config = {
         **template,
         "num_layers": depth,
-        "num_attention_heads": width // _HEAD_WIDTH,
-        "attention_head_dim": _HEAD_WIDTH,
+        "num_attention_heads": section.heads(width, "MMDiT"),
+        "attention_head_dim": HEAD_WIDTH,
         "caption_projection_dim": width,
         "patch_size": patch,
         "in_channels": section.size("x_embedder.proj.weight", 1),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ....runtime.errors import CheckpointError
+from ....runtime.errors import CheckpointError, RequestError
+from ..families import Family
 from ..folder import network_config, weight_files
 from ..layout import StoredWeights
 from ..safetensors_header import SafetensorsHeader, read_header
@@ -46,13 +47,23 @@ class Part:
     weights: StoredWeights
 
 
-def read_part(folder: str, path: Path, family: FileFamily) -> Part:
+def check_parts(parts: Iterable[str], family: Family) -> None:
+    """Raise RequestError for a part, by its folder, that a family does not have."""
+    known = ["vae", *(record.component for record in family.text_encoders)]
+    known += [record.tokenizer for record in family.text_encoders if record.tokenizer in OPTIONS]
+    for folder in parts:
+        if folder not in known:
+            expected = ", ".join(OPTIONS[name] for name in known)
+            raise RequestError(f"{OPTIONS[folder]}: {family.name} has no such part", expected=expected)
+
+
+def read_part(folder: str, path: Path, files: FileFamily) -> Part:
     """Read what is to take the place of a component: its folder, or a file of its own or with other components.
 
     Args:
         folder: the component's folder in diffusers' layout: ``vae``, or one of the family's text encoders.
         path: a folder with a ``config.json``, or a safetensors file.
-        family: the family whose settings apply to a file (``families.FAMILIES`` has them by name).
+        files: the family whose settings apply to a file.
 
     Raises:
         CheckpointError: no such component there.
@@ -62,19 +73,19 @@ def read_part(folder: str, path: Path, family: FileFamily) -> Part:
     refuse_other_formats(path)
     header = read_header(path)
     refuse_other_kinds(header)
-    template = read_template(next(iter(family.templates.values())))
+    template = read_template(next(iter(files.templates.values())))
     if folder == "vae":
         section = vae_section(header)
         found = None if section is None else vae(section, template["vae"])
     else:
-        place = next(place for place in family.text_encoders if place.component == folder)
+        place = files.places[folder]
         section = text_section(header, place) or text_section(header, place, bare=True)
         found = None if section is None else text_encoder(section, template[folder], place)
     if found is None:
         raise CheckpointError(
             f"{path}: no {folder} in this file",
             received=f"{len(header.tensors)} tensors, the first {next(iter(header.tensors))}",
-            expected=f"the {folder} of {family.name} in the original layout",
+            expected=f"the {folder} of {files.title} in the original layout",
             remedy="give the component's folder of a diffusers checkpoint instead of a file from it",
         )
     return Part(*found)
@@ -103,10 +114,10 @@ def text_section(header: SafetensorsHeader, place: TextEncoderPlace, *, bare: bo
     return next((section for section in sections if any(mark in section for mark in _TEXT_MARKS)), None)
 
 
-def missing_parts(path: Path, family: FileFamily, missing: Sequence[str]) -> CheckpointError:
+def missing_parts(path: Path, files: FileFamily, missing: Sequence[str]) -> CheckpointError:
     """The error for a file that lacks components which nothing else gives."""
     return CheckpointError(
-        f"{path}: not a whole checkpoint of {family.name}",
+        f"{path}: not a whole checkpoint of {files.title}",
         received=f"no {' and no '.join(missing)}",
         remedy=f"give {' and '.join(f'{OPTIONS[name]} PATH' for name in missing)}: "
         "a folder of a diffusers checkpoint, or a safetensors file",

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ....runtime.errors import RequestError
+from ..families import Family
 from ..layout import Layout
 from ..safetensors_header import SafetensorsHeader, read_header
 from .clip_tokenizer import ClipTokenizer
-from .families import FileFamily, denoiser_of, family_of
+from .families import FileFamily, denoiser_of, file_family_of
 from .mmdit import mmdit
-from .part import OPTIONS, Part, missing_parts, read_part, text_section, vae_section
+from .part import Part, check_parts, missing_parts, read_part, text_section, vae_section
 from .prediction import prediction_type, scheduler_config
 from .refusals import not_a_checkpoint, refuse_other_formats, refuse_other_kinds
 from .section import Section
@@ -40,14 +41,16 @@ def read_single_file(path: Path, parts: Mapping[str, Path], chosen_prediction: s
     denoiser = denoiser_of(header)
     if denoiser is None:
         raise not_a_checkpoint(header)
-    family = family_of(denoiser)
-    _check_parts(family, parts)
-    prediction = _prediction(denoiser, family, chosen_prediction)
-    template = read_template(family.templates[prediction])
-    found = _surroundings(header, family, parts, template)
-    found[family.denoiser_folder] = _denoiser(denoiser, family, template, found)
+    files = file_family_of(denoiser)
+    check_parts(parts, files.family)
+    prediction = _prediction(denoiser, files, chosen_prediction)
+    template = read_template(files.templates[prediction])
+    found = _surroundings(header, files, parts, template)
+    found[files.family.denoiser_folder] = _denoiser(denoiser, files.family, template, found)
     tokenizers: dict[str, Path | ClipTokenizer] = {
-        place.tokenizer: ClipTokenizer(place.pad_token) for place in family.text_encoders if place.pad_token is not None
+        record.tokenizer: ClipTokenizer(pad_token)
+        for record in files.family.text_encoders
+        if (pad_token := files.places[record.component].pad_token) is not None
     }
     if "tokenizer_3" in parts:
         tokenizers["tokenizer_3"] = parts["tokenizer_3"]
@@ -61,52 +64,44 @@ def read_single_file(path: Path, parts: Mapping[str, Path], chosen_prediction: s
     )
 
 
-def _check_parts(family: FileFamily, parts: Mapping[str, Path]) -> None:
-    known = ["vae", *(place.component for place in family.text_encoders)]
-    known += ["tokenizer_3"] if "text_encoder_3" in known else []
-    for folder in parts:
-        if folder not in known:
-            expected = ", ".join(OPTIONS[name] for name in known)
-            raise RequestError(f"{OPTIONS[folder]}: {family.name} has no such part", expected=expected)
-
-
-def _prediction(denoiser: Section, family: FileFamily, chosen: str | None) -> str:
-    if len(family.templates) > 1:
-        return prediction_type(denoiser, chosen) or family.untold_prediction(denoiser)
-    (only,) = family.templates
+def _prediction(denoiser: Section, files: FileFamily, chosen: str | None) -> str:
+    if len(files.templates) > 1:
+        return prediction_type(denoiser, chosen) or files.untold_prediction(denoiser)
+    (only,) = files.templates
     if chosen is not None:
-        raise RequestError("--prediction-type", received=chosen, expected=f"none: {family.name} has {only} only")
+        raise RequestError("--prediction-type", received=chosen, expected=f"none: {files.title} has {only} only")
     return only
 
 
 def _surroundings(
-    header: SafetensorsHeader, family: FileFamily, parts: Mapping[str, Path], template: Mapping[str, dict[str, Any]]
+    header: SafetensorsHeader, files: FileFamily, parts: Mapping[str, Path], template: Mapping[str, dict[str, Any]]
 ) -> dict[str, Part]:
     """Text encoders and autoencoder, from ``parts`` or from the file."""
     found: dict[str, Part] = {}
     missing = []
-    for place in family.text_encoders:
+    for record in files.family.text_encoders:
+        name, place = record.component, files.places[record.component]
         section = text_section(header, place)
-        if place.component in parts:
-            found[place.component] = read_part(place.component, parts[place.component], family)
+        if name in parts:
+            found[name] = read_part(name, parts[name], files)
         elif section is not None:
-            found[place.component] = Part(*text_encoder(section, template[place.component], place))
-        elif not place.optional:
-            missing.append(place.component)
+            found[name] = Part(*text_encoder(section, template[name], place))
+        elif not record.optional:
+            missing.append(name)
     section = vae_section(header)
     if "vae" in parts:
-        found["vae"] = read_part("vae", parts["vae"], family)
+        found["vae"] = read_part("vae", parts["vae"], files)
     elif section is not None:
         found["vae"] = Part(*vae(section, template["vae"]))
     else:
         missing.append("vae")
     if missing:
-        raise missing_parts(header.path, family, missing)
+        raise missing_parts(header.path, files, missing)
     return found
 
 
 def _denoiser(
-    denoiser: Section, family: FileFamily, template: Mapping[str, dict[str, Any]], found: Mapping[str, Part]
+    denoiser: Section, family: Family, template: Mapping[str, dict[str, Any]], found: Mapping[str, Part]
 ) -> Part:
     """UNet or MMDiT. How wide the embedding of one number of a size is, only the width of the pooled text tells."""
     if family.denoiser_folder == "transformer":
@@ -115,5 +110,5 @@ def _denoiser(
     if family.time_ids:
         pooled = found[family.text_encoders[-1].component].config["projection_dim"]
         sizes = config["projection_class_embeddings_input_dim"] - pooled
-        config["addition_time_embed_dim"] = sizes // family.time_ids
+        config["addition_time_embed_dim"] = sizes // family.time_ids_width
     return Part(config, weights)

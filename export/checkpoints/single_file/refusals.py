@@ -9,7 +9,8 @@ from pathlib import Path
 from ....runtime.errors import CheckpointError
 from ..safetensors_header import SafetensorsHeader
 
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+#: How the names of pickled weights end.
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 #: First bytes: a zip archive, as torch writes since 1.6, and a bare pickle of protocol 2 to 5.
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _GGUF_MAGIC = b"GGUF"
@@ -86,7 +87,7 @@ def refuse_other_formats(path: Path) -> None:
             expected=_EXPECTED,
             remedy="use the safetensors file that it was made from",
         )
-    if magic.startswith(_PICKLE_MAGIC) or path.suffix.lower() in _PICKLES:
+    if magic.startswith(_PICKLE_MAGIC) or path.suffix.lower() in PICKLES:
         raise CheckpointError(
             f"{path}: a pickled checkpoint is never read, because loading it can run any code",
             expected=_EXPECTED,

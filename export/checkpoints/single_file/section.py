@@ -11,6 +11,10 @@ from ....runtime.errors import CheckpointError
 from ..safetensors_header import SafetensorsHeader, TensorEntry, misfit_text
 from .converted import ConvertedWeights, Source
 
+#: Channels of one attention head: CLIP ViT-L, OpenCLIP H and bigG, T5, every MMDiT, and the UNets whose projections
+#: around attention are linear layers (SD 2 and later). Shapes do not tell.
+HEAD_WIDTH = 64
+
 
 @dataclass(frozen=True)
 class Section:
@@ -46,6 +50,20 @@ class Section:
             received, expected = f"{self.prefix}{key} {list(shape)}", f"at least {axis + 1} axes"
             raise CheckpointError(f"{self.header.path}: a tensor's shape", received=received, expected=expected)
         return shape[axis]
+
+    def heads(self, width: int, network: str) -> int:
+        """How many attention heads a network of so many channels has.
+
+        Raises:
+            CheckpointError: they do not come out even.
+        """
+        if width % HEAD_WIDTH:
+            raise CheckpointError(
+                f"{self.header.path}: the width of its {network}",
+                received=width,
+                expected=f"a multiple of {HEAD_WIDTH}, the width of one attention head",
+            )
+        return width // HEAD_WIDTH
 
     def count(self, pattern: str) -> int:
         """How many distinct numbers the section's names have where ``pattern``, from their start, has its group."""

@@ -6,13 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ....runtime.errors import CheckpointError
 from .converted import ConvertedWeights, Source, identity, part, transposed
 from .families import TextEncoderPlace
 from .names import Names, layers, layers_without_bias, sources
-from .section import Section
-
-_HEAD_WIDTH = 64  # channels of one attention head: CLIP ViT-L, OpenCLIP H and bigG, T5
+from .section import HEAD_WIDTH, Section
 
 _CLIP_LAYER = ("layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")
 _CLIP_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
@@ -85,15 +82,11 @@ def _projects(template: Mapping[str, Any]) -> bool:
 
 def _embeddings(section: Section, tokens: str, positions: str) -> dict[str, int]:
     width = section.size(tokens, 1)
-    if width % _HEAD_WIDTH:
-        subject = f"{section.header.path}: the width of its text encoder"
-        expected = f"a multiple of {_HEAD_WIDTH}, the width of one attention head"
-        raise CheckpointError(subject, received=width, expected=expected)
     return {
         "vocab_size": section.size(tokens),
         "max_position_embeddings": section.size(positions),
         "hidden_size": width,
-        "num_attention_heads": width // _HEAD_WIDTH,
+        "num_attention_heads": section.heads(width, "text encoder"),
     }
 
 
@@ -104,10 +97,10 @@ def _t5(section: Section, template: Mapping[str, Any]) -> Result:
         **template,
         "vocab_size": section.size("shared.weight"),
         "d_model": section.size("shared.weight", 1),
-        "d_kv": _HEAD_WIDTH,
+        "d_kv": HEAD_WIDTH,
         "d_ff": section.size("encoder.block.0.layer.1.DenseReluDense.wo.weight", 1),
         "num_layers": depth,
-        "num_heads": section.size(f"{attention}.q.weight") // _HEAD_WIDTH,
+        "num_heads": section.heads(section.size(f"{attention}.q.weight"), "text encoder"),
         "relative_attention_num_buckets": section.size(f"{attention}.relative_attention_bias.weight"),
     }
     return config, section.converted(sources(_t5_names(depth)), ignored=_is_left_over)

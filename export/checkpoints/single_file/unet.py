@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ....runtime.errors import CheckpointError
 from .converted import ConvertedWeights
 from .names import Names, layers, layers_without_bias, sources
 from .section import Section
 
-#: Channels of one attention head, where the projections around attention are linear layers (SD 2 and later); before
-#: that a UNet has 8 heads at every width. Shapes do not tell.
-_HEAD_WIDTH = 64
+#: Attention heads at every width, where the projections around attention are convolutions (SD 1).
+_HEADS = 8
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -91,15 +89,12 @@ def _widths(section: Section, levels: list[_Level]) -> dict[str, Any]:
     attention = f"input_blocks.{level * (levels[0].resnets + 1) + 1}.1"
     linear = len(section.shape(f"{attention}.proj_in.weight")) == 2
     widths = [level.width for level in levels]
-    uneven = [width for width in widths if width % _HEAD_WIDTH]
-    if linear and uneven:
-        received, expected = f"{uneven[0]} channels", f"a multiple of {_HEAD_WIDTH}, the width of one attention head"
-        raise CheckpointError(f"{section.header.path}: the width of its UNet", received=received, expected=expected)
+    heads = [section.heads(width, "UNet") for width in widths] if linear else _HEADS
     return {
         "in_channels": section.size("input_blocks.0.0.weight", 1),
         "out_channels": section.size("out.2.weight"),
         "block_out_channels": widths,
-        "attention_head_dim": [width // _HEAD_WIDTH for width in widths] if linear else 8,  # heads: diffusers' misnomer
+        "attention_head_dim": heads,  # diffusers' misnomer
         "cross_attention_dim": section.size(f"{attention}.transformer_blocks.0.attn2.to_k.weight", 1),
         "use_linear_projection": linear,
     }

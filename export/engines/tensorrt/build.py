@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ....runtime.bundles.spec import Profile, TensorSpec
 from ....runtime.errors import ExportError, LatentRTError
-from .files import remove_partial
-from .resources import available_memory, peak_memory
+from ....runtime.whole_files import remove_parts
+from ...memory import available_memory, peak_memory
 
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2), the only system that these libraries build on here
 _LOG_LINES = 3  # of a builder that fails without a reason: what it did last
@@ -40,7 +40,10 @@ class BuilderOptions:
 
 @dataclass(frozen=True)
 class EngineTask:
-    """One engine to build: ``graph`` and its contract in, ``out`` written. ``types`` as ``check_types`` wants them."""
+    """One engine to build: ``graph`` and its contract in, ``out`` written. ``types`` as ``check_types`` wants them.
+
+    ``tf32`` allows products of fp32 numbers that are rounded to 10 bits of mantissa first, as TensorRT does by itself.
+    """
 
     provider: str
     component: str
@@ -51,6 +54,7 @@ class EngineTask:
     profiles: tuple[Profile, ...]
     targets: tuple[str, ...]
     types: Mapping[str, str]
+    tf32: bool = True
     options: BuilderOptions = field(default_factory=BuilderOptions)
 
 
@@ -89,7 +93,11 @@ def build_engine(task: EngineTask, progress: Progress = lambda phase, fraction: 
             peak = max(peak, peak_memory(Path(f"/proc/{process.pid}")))
             if not receiver.poll(_GLANCE):
                 continue
-            message = receiver.recv()
+            try:
+                message = receiver.recv()
+            except (EOFError, OSError):  # it died, maybe in the middle of a message
+                process.join()
+                raise _died(task, process.exitcode, peak, available, log) from None
             match message:
                 case EngineFigures():
                     return message
@@ -101,15 +109,12 @@ def build_engine(task: EngineTask, progress: Progress = lambda phase, fraction: 
                     log.append(message)
                 case _:
                     progress(*message)
-    except EOFError:
-        process.join()
-        raise _died(task, process.exitcode, peak, available, log) from None
     finally:
         if process.is_alive():
             process.terminate()
         process.join()
         receiver.close()
-        remove_partial(task.out)
+        remove_parts(task.out)
 
 
 def _died(task: EngineTask, code: int | None, peak: int, available: int, log: Iterable[str]) -> ExportError:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ....runtime.errors import ExportError
+from ...memory import peak_memory
 from .build import BuilderOptions, EngineFigures, EngineTask, Progress
 from .files import write_whole
 from .library import Library, import_library
 from .network import add_profiles, check_interface, check_types, parse
-from .resources import peak_memory
 from .timings import read_timings, timing_file, write_timings
 
 #: What is refused where the largest pictures of a profile take more than any GPU has: smaller ones would do with less.
@@ -39,27 +39,33 @@ def build(task: EngineTask, progress: Progress, tell: Callable[[str], None]) -> 
     heavy = check_types(task.component, network, task.types)
     config = builder.create_builder_config()
     add_profiles(builder, config, task.inputs, task.profiles)
-    library.set_targets(config, task.targets)
-    _set_options(library, config, task.options)
+    if not library.set_targets(config, task.targets):
+        subject = f"{task.component}: {library.provider} {library.version} does not build for {', '.join(task.targets)}"
+        raise ExportError(subject, received=log.reason())
+    set_options(library, config, task.options, tf32=task.tf32)
     folder = task.options.timing_cache
     timings = None if folder is None else timing_file(folder, library, task.targets)
     cache = None if timings is None else read_timings(config, timings)
     config.progress_monitor = monitor = _monitor(library, progress)
     engine = builder.build_serialized_network(network, config)
-    if engine is None and _NO_MEMORY in (log.last_error or "") and library.set_own_memory(config, allowed=True):
+    if engine is None and _NO_MEMORY in log.reason() and library.set_own_memory(config, allowed=True):
         log.warnings[_OWN_MEMORY] = None
+        log.errors.clear()
         engine = builder.build_serialized_network(network, config)
     del parser, cache, monitor  # they had to live as long as the build
     if engine is None:
         subject = f"{task.component}: {library.provider} {library.version} cannot build it"
-        raise ExportError(subject, received=log.last_error or "no reason given")
+        raise ExportError(subject, received=log.reason())
     write_whole(task.out, memoryview(engine))
     if timings is not None:
         write_timings(config, timings)
     return EngineFigures(time.perf_counter() - start, peak_memory(), heavy, tuple(log.warnings))
 
 
-def _set_options(library: Library, config: Any, options: BuilderOptions) -> None:
+def set_options(library: Library, config: Any, options: BuilderOptions, *, tf32: bool) -> None:
+    """Put the settings into a builder's config; see ``EngineTask`` for ``tf32``."""
+    if not tf32:
+        config.clear_flag(library.module.BuilderFlag.TF32)
     library.set_memory_by_size(config)
     library.set_own_memory(config, allowed=False)
     if options.workspace is not None:
@@ -71,7 +77,7 @@ def _set_options(library: Library, config: Any, options: BuilderOptions) -> None
 
 
 def builder_log(library: Library, tell: Callable[[str], None]) -> Any:
-    """A logger for the library that keeps each warning once, and the last error."""
+    """A logger for the library that keeps each warning and each error once."""
     trt = library.module
     told = (trt.ILogger.INFO, trt.ILogger.WARNING, trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR)
 
@@ -79,15 +85,19 @@ def builder_log(library: Library, tell: Callable[[str], None]) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.warnings: dict[str, None] = {}
-            self.last_error: str | None = None
+            self.errors: dict[str, None] = {}
 
         def log(self, severity: Any, message: str) -> None:
             if severity == trt.ILogger.WARNING:
                 self.warnings[message] = None
             elif severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.last_error = message
+                self.errors[message] = None
             if severity in told:
                 tell(message)
+
+        def reason(self) -> str:
+            """Why something failed, in the library's words."""
+            return "; ".join(self.errors) or "no reason given"
 
     return Log()
 

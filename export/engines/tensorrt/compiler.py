@@ -11,16 +11,14 @@ import onnx_ir as ir
 from ....runtime.device.interface import Device
 from ....runtime.errors import ExportError, RequestError
 from ....runtime.providers import Engine
+from ...estimates import check_memory, engine_size
+from ...graphs.precision import MATRIX_OPERATORS
 from ...graphs.rewrites import for_tensorrt
 from ...graphs.weights import GRAPH_FOLDER
 from ..engine_from_onnx import CompiledEngine, CompileJob
 from ..engine_on_gpu import opener_on_gpu
 from .build import BuilderOptions, EngineTask, build_engine
 from .library import import_library
-from .resources import check_memory, engine_size
-
-#: The operators whose layers take the time.
-_HEAVY = ("Attention", "Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul")
 
 #: Precision -> numpy's name of what its products are computed in.
 _TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -90,6 +88,7 @@ class TensorRTCompiler:
             profiles=job.profiles,
             targets=self.targets,
             types=expected_types(portable, model, job.record.precision),
+            tf32=job.record.precision != "fp32",  # where it is asked for, it is fp32
             options=self.options,
         )
         figures = build_engine(task, job.progress)
@@ -125,7 +124,7 @@ def expected_types(portable: ir.Model, rewritten: ir.Model, precision: str) -> d
 
 def heavy_types(model: ir.Model) -> dict[str, str]:
     """The type, by numpy's name, in which each convolution, product and attention of a graph computes, by its node."""
-    return {node.name or "": _type(node) for node in model.graph if node.op_type in _HEAVY}
+    return {node.name or "": _type(node) for node in model.graph if node.op_type in MATRIX_OPERATORS}
 
 
 def _type(node: ir.Node) -> str:

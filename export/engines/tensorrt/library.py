@@ -5,18 +5,16 @@ differ. The rest of this package is one code path over whichever it is.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ....runtime.device.driver import gpu_target
 from ....runtime.errors import MissingDependencyError, RequestError
+from ....runtime.providers import PROVIDERS
 
-#: Provider -> (module, where pip finds it).
-_MODULES = {
-    "tensorrt": ("tensorrt", "pip install 'latentrt[tensorrt]', with NVIDIA's package index as an extra index"),
-    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'latentrt[tensorrt-rtx]'"),
-}
+#: What TensorRT-RTX calls the GPU of the machine that builds, whichever it is.
+_HERE = "CURRENT"
 
 
 @dataclass(frozen=True)
@@ -34,18 +32,25 @@ class Library:
     @property
     def targets(self) -> tuple[str, ...]:
         """The compute capabilities (``"sm89"``) it can build for without that GPU at hand: none for TensorRT."""
+        return tuple(name.lower() for name in self._capabilities if name.startswith("SM"))
+
+    @property
+    def _capabilities(self) -> Mapping[str, Any]:
         capabilities = getattr(self.module, "ComputeCapability", None)
-        names = capabilities.__members__ if capabilities is not None else ()
-        return tuple(name.lower() for name in names if name.startswith("SM"))
+        return {} if capabilities is None else dict(capabilities.__members__)
 
     def check_targets(self, targets: Sequence[str]) -> tuple[str, ...]:
         """The targets to build for: those asked for, or the GPU of this machine.
+
+        That GPU may be one that TensorRT-RTX does not list: whether it builds for it then is for RTX to say.
 
         Raises:
             RequestError: a target that this library cannot build for, or none given and no GPU here.
         """
         here = gpu_target()
-        possible = self.targets or ((here,) if here else ())
+        unlisted = here is not None and here not in self.targets
+        asks = unlisted and (not self.targets or _HERE in self._capabilities)
+        possible = (*self.targets, *((here,) if asks else ()))
         builds_there = f"a machine with the GPU: {self.provider} builds there"
         expected = f"one or more of {', '.join(possible)}" if possible else builds_there
         if not targets and here is None:
@@ -56,6 +61,9 @@ class Library:
                 remedy = "--provider tensorrt builds for the GPU it runs on" if self.targets else None
                 subject = f"--target-sm: {self.provider} {self.version} does not build for it"
                 raise RequestError(subject, received=target, expected=expected, remedy=remedy)
+        if unlisted and here in targets and set(targets) != {here}:
+            subject = f"--target-sm: {self.provider} {self.version} builds for this machine's GPU alone, or for others"
+            raise RequestError(subject, received=", ".join(targets), expected=f"{here}, or others without it")
         return tuple(sorted(set(targets), key=lambda target: int(target[2:]))) or (str(here),)
 
     def create_network(self, builder: Any) -> Any:
@@ -64,12 +72,17 @@ class Library:
         # TensorRT 10 has to be told; 11 and RTX know nothing else, and keep the flag without effect.
         return builder.create_network(1 << int(flags.STRONGLY_TYPED) if hasattr(flags, "STRONGLY_TYPED") else 0)
 
-    def set_targets(self, config: Any, targets: Sequence[str]) -> None:
-        """Build one engine that runs on all of the targets. TensorRT's engines are for the GPU they are built on."""
-        if self.targets:
-            config.num_compute_capabilities = len(targets)
-            for index, target in enumerate(targets):
-                config.set_compute_capability(self.module.ComputeCapability.__members__[target.upper()], index)
+    def set_targets(self, config: Any, targets: Sequence[str]) -> bool:
+        """Build one engine that runs on all of the targets; whether the library agrees.
+
+        TensorRT's engines are for the GPU they are built on.
+        """
+        if not self.targets:
+            return True
+        config.num_compute_capabilities = len(targets)
+        known = self._capabilities
+        wanted = [known[target.upper() if target.upper() in known else _HERE] for target in targets]
+        return all(config.set_compute_capability(capability, index) for index, capability in enumerate(wanted))
 
     def set_memory_by_size(self, config: Any) -> None:
         """Have a run take memory for its own size and not for the largest of the profile (TensorRT 10.10 and newer)."""
@@ -109,7 +122,7 @@ class Library:
 
 def is_tensorrt(provider: str) -> bool:
     """Whether a provider's engines are TensorRT's."""
-    return provider in _MODULES
+    return PROVIDERS[provider].module == "tensorrt"
 
 
 def import_library(provider: str) -> Library:
@@ -118,7 +131,7 @@ def import_library(provider: str) -> Library:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    module, remedy = _MODULES[provider]
+    module, remedy = next(iter(PROVIDERS[provider].libraries.items()))
     try:
         return Library(provider, importlib.import_module(module))
     except ModuleNotFoundError as error:

@@ -14,7 +14,8 @@ import pytest
 from latentrt.export.buckets import SDXL_TRAINING_BUCKETS
 from latentrt.export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from latentrt.export.checkpoints.defaults import defaults_of, is_few_step
-from latentrt.export.checkpoints.families import FAMILIES, SD1, SD2, SD3, SDXL, TASKS
+from latentrt.export.checkpoints.families import FAMILIES, SD1, SD2, SD3, SDXL
+from latentrt.export.checkpoints.tasks import TASKS
 from latentrt.export.networks.components import latent_stride, max_side, native_side, task_of, vae_scale
 from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
 from latentrt.runtime.bundles.manifest import Defaults, ExtraChannels

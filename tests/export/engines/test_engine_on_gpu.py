@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from latentrt.export.engines import engine_on_gpu
-from latentrt.export.engines.engine_on_gpu import opener_on_gpu
+from latentrt.export.engines.engine_on_gpu import EngineWithDevice, opener_on_gpu
 from latentrt.export.engines.onnxruntime_compiler import OnnxRuntimeCompiler
 from latentrt.runtime.device import driver
+from latentrt.runtime.device.host import HostDevice
 from latentrt.runtime.device.interface import Device
+from latentrt.runtime.errors import OutputError
 from latentrt.runtime.providers import Engine
 
 
@@ -45,6 +47,19 @@ def test_a_library_that_does_not_run_on_gpus(monkeypatch: pytest.MonkeyPatch, tm
     job: Any = SimpleNamespace(component="denoiser", writer=SimpleNamespace(folder=tmp_path))
     says = "it was not run: the provider onnxruntime-cuda needs onnxruntime-gpu"
     assert OnnxRuntimeCompiler("onnxruntime-cuda").opener(job, "engine.onnx", ()) == says
+
+
+def test_an_engine_that_fails_to_close_leaves_its_device_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    device, closed = HostDevice(), list[str]()
+    monkeypatch.setattr(device, "close", lambda: closed.append("the device"))
+
+    def fail() -> None:
+        raise OutputError("the cache cannot be written")
+
+    engine: Any = SimpleNamespace(component="denoiser", prepare=None, close=fail)
+    with pytest.raises(OutputError):
+        EngineWithDevice(engine, device).close()
+    assert closed == ["the device"]
 
 
 def test_a_gpu_with_too_old_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:

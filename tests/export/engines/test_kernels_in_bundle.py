@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from latentrt.export.build_engine import EngineOptions, compiler_for
-from latentrt.export.engines.kernels_in_bundle import add_kernels
+from latentrt.export.engines.kernels_in_bundle import add_kernels, gpus_of, planned_kernels
 from latentrt.export.events import BuildEvent
 from latentrt.export.store import BundleWriter
 from latentrt.kernels.launch import PTX
@@ -60,6 +60,12 @@ def reason(out: Path, manifest: Manifest, dtype: str, *engines: EngineRecord, fo
         (done,) = [event for event in events if event.stage == "done"]
     assert done.component == "kernels"
     return done.reason
+
+
+def planned(bundle: Bundle, dtype: str, *engines: EngineRecord, force: bool = False) -> dict[str, str]:
+    """What a build is said to do with the kernels before it begins."""
+    with BundleWriter(bundle.path) as writer:
+        return planned_kernels(writer, [component(dtype)], gpus_of(engines), force=force)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +120,12 @@ def test_what_changed_is_told(bundle: Bundle, empty: Manifest, monkeypatch: pyte
         raise ExportError("stopped here")
 
     monkeypatch.setattr(kernels_in_bundle, "_compile", compile_nothing)
-    for dtype, target in (("float32", "sm89"), ("float16", "sm86")):
+    targets = "targets changed sm89, sm120, ptx -> "
+    for dtype, target, says in (
+        ("float32", "sm89", f"{targets}sm89, ptx; dtypes changed float16 -> float32"),
+        ("float16", "sm86", f"{targets}sm86, ptx"),
+    ):
+        assert planned(bundle, dtype, engine("tensorrt-rtx", target)) == {"kernels": says}
         with pytest.raises(ExportError, match="stopped here"):
             reason(bundle.path, empty, dtype, engine("tensorrt-rtx", target))
     assert compiled == [("sm89", PTX, "float32"), ("sm86", PTX, "float16")]
@@ -122,8 +133,12 @@ def test_what_changed_is_told(bundle: Bundle, empty: Manifest, monkeypatch: pyte
     with pytest.raises(ExportError, match="stopped here"):
         reason(bundle.path, empty, "float16", of_any_gpu)
     assert compiled[2] == ("sm80", "sm86", "sm89", "sm90", "sm100", "sm120", PTX, "float16")
+    same = engine("tensorrt-rtx", "sm89", "sm120")
+    assert planned(bundle, "float16", same) == {"kernels": "reused"}
+    assert planned(bundle, "float16", same, force=True) == {"kernels": "forced"}
+    assert planned(bundle, "float16", engine("onnxruntime-cpu")) == {}
     with pytest.raises(ExportError, match="stopped here"):
-        reason(bundle.path, empty, "float16", engine("tensorrt-rtx", "sm89", "sm120"), force=True)
+        reason(bundle.path, empty, "float16", same, force=True)
 
 
 def test_a_bundle_for_the_processor_has_none(tmp_path: Path, empty: Manifest, emoji_bundle: Path) -> None:
@@ -169,7 +184,11 @@ def test_kernels_of_another_version_are_not_used(bundle: Bundle, tmp_path: Path)
         (tmp_path / "kernels" / "kernels.json").write_bytes(content)
         with pytest.raises(BundleError, match=rf"kernels/kernels.json {says} .*build the bundle again"):
             kernels_of(replace(bundle, path=tmp_path))
-    old = msgspec.structs.replace(kernels_of(bundle).index, schema_version=1)  # type: ignore[union-attr]
-    (tmp_path / "kernels" / "kernels.json").write_bytes(msgspec.json.encode(old))
-    with pytest.raises(BundleError, match=r"kernels of another LatentRT \| received: schema version 1 \| expected: 2"):
-        kernels_of(replace(bundle, path=tmp_path))
+    kernels = kernels_of(bundle)
+    assert kernels is not None
+    for change, version in (({"schema_version": 1}, 1), ({"layout": "another"}, 3)):
+        (tmp_path / "kernels" / "kernels.json").write_bytes(
+            msgspec.json.encode(msgspec.structs.replace(kernels.index, **change))
+        )
+        with pytest.raises(BundleError, match=rf"kernels of another LatentRT \| received: schema version {version}, "):
+            kernels_of(replace(bundle, path=tmp_path))

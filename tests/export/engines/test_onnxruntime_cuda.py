@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from latentrt.export import bundle_from_bundle as building
+from latentrt.export import build as building
 from latentrt.export.build_engine import EngineOptions, default_precision
 from latentrt.export.bundle_from_bundle import EngineBuildOptions, bundle_from_bundle
 from latentrt.export.engines.onnxruntime_compiler import engine_from_graph
@@ -54,7 +54,13 @@ def test_the_package_for_processors_does_not_do() -> None:
 
 
 def test_settings_of_the_caller_come_last() -> None:
-    settings = provider_settings(0x7F10, {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1"})
+    options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "enable_cuda_graph": "1"}
+    settings = provider_settings(0x7F10, options, precision="fp16", records=False)
     assert settings["user_compute_stream"] == str(0x7F10)
     assert settings["cudnn_conv_algo_search"] == "EXHAUSTIVE"
     assert settings["enable_cuda_graph"] == "1"
+
+
+def test_fp32_is_not_rounded_to_tf32() -> None:
+    flags = [provider_settings(0, {}, precision=name, records=False)["use_tf32"] for name in ("fp32", "fp16")]
+    assert flags == ["0", "1"]

@@ -12,7 +12,7 @@ import torch
 
 from latentrt.export.checkpoints.checkpoint import read_checkpoint
 from latentrt.export.gate.gate_inputs import PROMPTS, GateInputs, pictures
-from latentrt.export.networks.components import Component
+from latentrt.export.networks.components import SourceComponent
 from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
 from latentrt.runtime.bundles.bundle import open_bundle
 from latentrt.runtime.bundles.spec import resolve_shape
@@ -26,7 +26,7 @@ def tiny_inputs(tiny_bundle: Path) -> GateInputs:
 
 
 @pytest.fixture(scope="module")
-def tiny_components(tiny_checkpoint: Path) -> dict[str, Component]:
+def tiny_components(tiny_checkpoint: Path) -> dict[str, SourceComponent]:
     """The PyTorch references."""
     return {c.name: c for c in components_from_checkpoint(read_checkpoint(tiny_checkpoint), "fp32")}
 
@@ -43,7 +43,7 @@ def of(inputs: GateInputs, component: str, seed: int = 0, **sizes: int) -> dict[
     return inputs.of(component, record, {**SIZES, **sizes}, seed)
 
 
-def run(component: Component, *arrays: Any) -> Any:
+def run(component: SourceComponent, *arrays: Any) -> Any:
     with torch.inference_mode():
         outputs = component.load()(*(torch.from_numpy(array) for array in arrays))
     return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
@@ -78,7 +78,9 @@ def test_texts_are_prompts_in_the_components_own_tokens(tiny_inputs: GateInputs)
     assert PROMPTS[1] == ""
 
 
-def test_the_denoiser_sees_encoded_prompts(tiny_inputs: GateInputs, tiny_components: dict[str, Component]) -> None:
+def test_the_denoiser_sees_encoded_prompts(
+    tiny_inputs: GateInputs, tiny_components: dict[str, SourceComponent]
+) -> None:
     arrays = of(tiny_inputs, "denoiser")
     states, pooled = [], []
     for name in ("text_encoder", "text_encoder_2"):
@@ -97,7 +99,7 @@ def test_the_denoiser_sees_encoded_prompts(tiny_inputs: GateInputs, tiny_compone
 
 
 def test_latents_are_those_of_a_picture_and_its_mirror_images(
-    tiny_inputs: GateInputs, tiny_components: dict[str, Component]
+    tiny_inputs: GateInputs, tiny_components: dict[str, SourceComponent]
 ) -> None:
     scale = tiny_inputs.manifest.latent_space.scale
     (latents,) = of(tiny_inputs, "vae_decoder", images=2, height=32, width=40).values()

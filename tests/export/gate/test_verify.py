@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from latentrt.export.gate.verify import LIMITS, WORK_LIMIT, Sample, compare, compared_sizes, gate, samples, worst
+from latentrt.export.gate.verify import LIMITS, WORK_LIMIT, Sample, compare, compared_sizes, gate, samples
 from latentrt.runtime.bundles.bundle import open_bundle
 from latentrt.runtime.bundles.manifest import Component, GateRecord
 from latentrt.runtime.bundles.spec import AxisRange, Profile, TensorSpec, resolve_shape
@@ -63,7 +63,6 @@ def test_a_good_engine_passes_at_the_opt_the_smallest_the_largest_and_an_oblong_
         assert record.max_abs == pytest.approx(1e-6, rel=0.2)
         assert 0.9 < record.reference_max_abs <= 1
         assert record.non_finite == 0
-    assert worst(records).cosine_distance == max(record.cosine_distance for record in records)
 
 
 def test_a_profile_of_one_row_is_checked_with_one() -> None:
@@ -144,7 +143,7 @@ def test_a_reference_that_is_not_finite_blames_the_checkpoint() -> None:
 
 def test_half_precision_has_wider_limits_and_another_remedy() -> None:
     half = msgspec.structs.replace(RECORD, precision="fp16")
-    assert worst(passed(lambda result: result + 1e-3, half)).cosine_distance < LIMITS["fp16"][0]
+    assert len(passed(lambda result: result + 1e-3, half)) == 4
     assert "build it in bf16 or fp32" in refused(lambda result: result * 0.5, half)
     brain = msgspec.structs.replace(RECORD, precision="bf16")
     assert "build it in fp32" in refused(lambda result: result * 0.5, brain)
@@ -157,7 +156,7 @@ def test_figures_of_a_bundle_are_within_the_limits_at_all_sizes(tiny_bundle: Pat
     for name, component in manifest.components.items():
         assert not component.not_run
         assert {record.output for record in component.gate} == {tensor.name for tensor in component.outputs}
-        assert worst(component.gate).cosine_distance <= LIMITS[component.precision][0], name
+        assert max(record.cosine_distance for record in component.gate) <= LIMITS[component.precision][0], name
     for engine in manifest.engines:
         component = manifest.components[engine.component]
         cosine_limit, relative_limit = LIMITS[component.precision]

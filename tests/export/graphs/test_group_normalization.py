@@ -45,6 +45,20 @@ def test_it_is_what_the_operator_is(shape: tuple[int, ...], largest: dict[str, i
     np.testing.assert_allclose(run(lowered, {"x": x}), run(model, {"x": x}), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["float", "float16"])
+def test_on_a_gpu_it_is_one_operator_for_any_size_and_in_its_own_precision(kind: str) -> None:
+    lowered = group_normalization(kind)
+    before = operators(lowered)
+    assert lower_group_normalization(lowered, on_gpu=True) == 1
+    added = [name for name in operators(lowered) if name not in before]
+    assert added == ["Reshape", "InstanceNormalization", "Shape", "Reshape", "BatchNormalization"]
+    dtype = np.float16 if kind == "float16" else np.float32
+    x = (np.random.default_rng(0).standard_normal((2, 6, 16, 16)) * 3 + 5).astype(dtype)
+    expected = by_definition(x)
+    limit = 3 * 2**-10 if kind == "float16" else 1e-5
+    np.testing.assert_allclose(run(lowered, {"x": x}), expected, rtol=0, atol=limit * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("largest", [SMALL, None])
 def test_in_half_precision_its_statistics_are_fp32(largest: dict[str, int] | None) -> None:
     lowered = group_normalization("float16")

@@ -15,7 +15,7 @@ from torch import nn
 from latentrt.export.gate.examples import example_sizes
 from latentrt.export.graphs.onnx_from_torch import OPSET, example_inputs, onnx_from_torch
 from latentrt.export.graphs.precision import PrecisionPlan
-from latentrt.export.networks.components import Component
+from latentrt.export.networks.components import SourceComponent
 from latentrt.runtime.bundles.spec import TensorSpec
 from latentrt.runtime.errors import ExportError
 
@@ -23,9 +23,13 @@ IMAGE = TensorSpec("image", "float32", ("images", 3, "8*height", "8*width"))
 LATENTS = TensorSpec("latents", "float32", ("images", 3, "height", "width"))
 
 
-def component(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], precision: str = "fp32") -> Component:
+def component(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], precision: str = "fp32"
+) -> SourceComponent:
     plan = PrecisionPlan(precision)
-    return Component("toy", "toy", "toy", plan, inputs, outputs, network=nn.Identity, wrap=nn.Identity, weights=dict)
+    return SourceComponent(
+        "toy", "toy", "toy", plan, inputs, outputs, network=nn.Identity, wrap=nn.Identity, weights=dict
+    )
 
 
 class Function(nn.Module):
@@ -40,7 +44,7 @@ class Function(nn.Module):
         return self.function(self.weight, x)
 
 
-def export(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], toy: Component) -> ir.Model:
+def export(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], toy: SourceComponent) -> ir.Model:
     return onnx_from_torch(toy, Function(function), 2)
 
 

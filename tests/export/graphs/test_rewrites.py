@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from latentrt.export.graphs.group_normalization import lower_group_normalization
+from latentrt.export.graphs.onnxruntime_cuda import OPSET, for_onnxruntime_cuda
 from latentrt.export.graphs.rewrites import (
     attention_to_multi_head_attention,
     attention_to_products,
@@ -83,6 +84,53 @@ def test_plain_attention_is_fused(rows: int, queries: int, keys: int, attributes
 def test_other_attention_is_left_alone(model: ir.Model) -> None:
     assert attention_to_multi_head_attention(model) == 0
     assert "Attention" in operators(model)
+
+
+@pytest.mark.parametrize(("rows", "queries", "keys"), SIZES)
+@pytest.mark.parametrize("flat", ["float", "float16"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_on_a_gpu_attention_is_fused_or_spelt_out_in_either_precision(
+    rows: int, queries: int, keys: int, flat: str, masked: bool
+) -> None:
+    """Masks are those of text encoders, which are short. (On the processor ONNX Runtime computes fp16 in fp32.)"""
+    inputs = "q4, k4, v4, mask" if masked else "q4, k4, v4"
+    model = attention(inputs=inputs, attributes="<softmax_precision = 1, scale = 0.3>", flat=flat)
+    ours = for_onnxruntime_cuda(model)
+    assert "Attention" not in operators(ours)
+    assert operators(ours).count("MatMul" if masked else "MultiHeadAttention") == (2 if masked else 1)
+    assert "Attention" in operators(model)
+    assert {value.dtype for value in ours.graph.outputs} == {value.dtype for value in model.graph.outputs}
+
+    rng, kind = np.random.default_rng(0), np.dtype(flat.replace("float", "float32") if flat == "float" else flat)
+    arrays = {
+        name: rng.standard_normal((rows, length, 12)).astype(kind)
+        for name, length in (("q", queries), ("k", keys), ("v", keys))
+    }
+    arrays["mask"] = rng.standard_normal((rows, 1, queries, keys)).astype(kind)
+    limit = 1e-6 if flat == "float" else 4e-3
+    np.testing.assert_allclose(run(ours, arrays), run(model, arrays), rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("kind", ["float", "float16"])
+@pytest.mark.parametrize(
+    ("operator", "ours"),
+    [
+        ("Gelu(x)", "Gelu"),
+        ('Gelu<approximate = "tanh">(x)', "FastGelu"),
+        ("RMSNormalization<axis = -1, epsilon = 0.01>(x, scale)", "SimplifiedLayerNormalization"),
+    ],
+)
+def test_operators_that_are_newer_than_kernels_go_by_their_older_names(operator: str, ours: str, kind: str) -> None:
+    model = parsed(f"""
+        <ir_version: 10, opset_import: ["" : 23]>
+        newer ({kind}[n,6] x, {kind}[6] scale) => ({kind}[n,6] y) {{ y = {operator} }}""")
+    older = for_onnxruntime_cuda(model)
+    assert operators(older) == [ours]
+    assert older.graph.opset_imports[""] == OPSET
+    rng, dtype = np.random.default_rng(0), np.float16 if kind == "float16" else np.float32
+    arrays = {name: rng.standard_normal(shape).astype(dtype) for name, shape in (("x", (50, 6)), ("scale", (6,)))}
+    expected = run(model, arrays).astype(np.float64)
+    np.testing.assert_allclose(run(older, arrays), expected, rtol=0, atol=4e-3 if kind == "float16" else 2e-6)
 
 
 def test_attention_without_head_splits_around_it_is_left_alone() -> None:
@@ -179,6 +227,10 @@ def test_what_is_rewritten_in_the_emoji_bundle(
     emoji_bundle: Path, component: str, attentions: int, normalizations: int
 ) -> None:
     model = ir.load(emoji_bundle / "onnx" / f"{component}.onnx")
+    on_gpu = operators(for_onnxruntime_cuda(model))
+    assert not {"Attention", "GroupNormalization"} & set(on_gpu)
+    counts = (on_gpu.count("MultiHeadAttention"), on_gpu.count("InstanceNormalization"))
+    assert counts == (attentions, normalizations)
     assert attention_to_multi_head_attention(model) == attentions
     assert lower_group_normalization(model) == normalizations
     engine = onnx.load(emoji_bundle / "engines/onnxruntime-cpu" / f"{component}.onnx", load_external_data=False)

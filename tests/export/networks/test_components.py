@@ -17,7 +17,7 @@ from latentrt.export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from latentrt.export.checkpoints.tokenizers import export_clip_tokenizer
 from latentrt.export.gate.examples import example_sizes
 from latentrt.export.graphs.onnx_from_torch import example_inputs
-from latentrt.export.networks.components import Component, latent_stride, native_side, vae_scale
+from latentrt.export.networks.components import SourceComponent, latent_stride, native_side, vae_scale
 from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
 from latentrt.runtime.errors import CheckpointError, RequestError
 
@@ -29,7 +29,7 @@ def edit_config(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**config, **changes}))
 
 
-def by_name(checkpoint: Checkpoint, skip_layers: tuple[int, ...] | None = None) -> dict[str, Component]:
+def by_name(checkpoint: Checkpoint, skip_layers: tuple[int, ...] | None = None) -> dict[str, SourceComponent]:
     return {found.name: found for found in components_from_checkpoint(checkpoint, "fp32", skip_layers)}
 
 

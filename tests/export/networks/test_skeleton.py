@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from latentrt.export.networks.lazy_weights import LazyWeight, weights_from_safetensors
+from latentrt.export.checkpoints.lazy_weights import LazyWeight, weights_from_safetensors
 from latentrt.export.networks.skeleton import fitting_weights, materialize, skeleton
 from latentrt.runtime.errors import CheckpointError
 

@@ -206,7 +206,7 @@ def test_widths_that_no_head_divides(saved: Saved, tmp_path: Path) -> None:
 def test_parts_and_prediction_types_that_a_family_does_not_have(saved: Saved) -> None:
     sd1, sd3 = saved("sd1")[1], saved("sd3")[1]
     parts = {"text_encoder_2": saved("sdxl")[1]}
-    assert "--text-encoder-2: Stable Diffusion 1 has no such part" in refused(sd1, parts=parts)
+    assert "--text-encoder-2: sd1 has no such part" in refused(sd1, parts=parts)
     assert "received: epsilon" in refused(sd3, prediction_type="epsilon")
     assert "received: velocity" in refused(sd1, prediction_type="velocity")
 

@@ -10,9 +10,9 @@ from diffusers.loaders import single_file_utils as diffusers_conversions
 from safetensors.torch import load_file, save_file
 
 from latentrt.export.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from latentrt.export.checkpoints.lazy_weights import LazyWeight
 from latentrt.export.checkpoints.pretrained import network_weights
 from latentrt.export.networks.components_from_checkpoint import components_from_checkpoint
-from latentrt.export.networks.lazy_weights import LazyWeight
 from latentrt.export.networks.skeleton import fitting_weights
 
 from . import tiny_families as tiny
@@ -61,7 +61,7 @@ def test_unets_and_autoencoders_are_what_diffusers_makes_of_the_file(family: str
         "vae": diffusers_conversions.convert_ldm_vae_checkpoint,
     }
     for folder, convert in conversions.items():
-        compare(checkpoint, folder, convert(load_file(path), checkpoint.configs[folder]))
+        assert_same_weights(checkpoint, folder, convert(load_file(path), checkpoint.configs[folder]))
 
 
 @pytest.mark.parametrize("family", ["sd3", "sd3.5"])
@@ -69,7 +69,7 @@ def test_transformers_are_what_diffusers_makes_of_the_file(family: str, saved: S
     path = saved(family)[1]
     state = {name: tensor for name, tensor in load_file(path).items() if "diffusion_model" in name}
     converted = diffusers_conversions.convert_sd3_transformer_checkpoint_to_diffusers(state)
-    compare(read_checkpoint(path), "transformer", converted)
+    assert_same_weights(read_checkpoint(path), "transformer", converted)
 
 
 def test_text_encoders_are_what_diffusers_makes_of_the_file(saved: Saved) -> None:
@@ -79,15 +79,17 @@ def test_text_encoders_are_what_diffusers_makes_of_the_file(saved: Saved) -> Non
     open_clip = diffusers_conversions.convert_open_clip_checkpoint(second, state, "conditioner.embedders.1.model.")
     # It takes the width of the projection for the width of the model, which bigG has in common; here they differ.
     matching = {name: tensor for name, tensor in open_clip.items() if "_proj." not in name or "out_proj" in name}
-    compare(checkpoint, "text_encoder_2", matching, whole=False)
+    assert_same_weights(checkpoint, "text_encoder_2", matching, whole=False)
     clip = diffusers_conversions.convert_ldm_clip_checkpoint(state)
-    compare(checkpoint, "text_encoder", clip, whole=False)
+    assert_same_weights(checkpoint, "text_encoder", clip, whole=False)
     path = saved("sd3")[1]
     t5 = diffusers_conversions.convert_sd3_t5_checkpoint_to_diffusers(load_file(path))
-    compare(read_checkpoint(path), "text_encoder_3", t5)
+    assert_same_weights(read_checkpoint(path), "text_encoder_3", t5)
 
 
-def compare(checkpoint: Checkpoint, folder: str, expected: dict[str, torch.Tensor], *, whole: bool = True) -> None:
+def assert_same_weights(
+    checkpoint: Checkpoint, folder: str, expected: dict[str, torch.Tensor], *, whole: bool = True
+) -> None:
     weights = network_weights(checkpoint, folder)
     expected = {name: tensor for name, tensor in expected.items() if not name.endswith("position_ids")}
     assert len(expected) > 10

@@ -12,56 +12,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 import pytest
 
-from latentrt.export.engines.tensorrt.build import BuilderOptions, EngineTask, build_engine
-from latentrt.export.engines.tensorrt.builder import _set_options, builder_log
-from latentrt.export.engines.tensorrt.compiler import expected_types, heavy_types
-from latentrt.export.engines.tensorrt.library import import_library
-from latentrt.export.engines.tensorrt.network import add_profiles, check_types, parse
+from latentrt.export.engines.tensorrt.build import EngineTask, build_engine
 from latentrt.runtime.bundles.spec import AxisRange, TensorSpec
 from latentrt.runtime.errors import ExportError, OutputError
 
+from .one_convolution import PROFILE, SAMPLE, write_graph
+
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx has no wheel for this machine")
-
-SAMPLE = TensorSpec("sample", "float16", ("rows", 4, "height", "width"))
-OUTPUT = TensorSpec("model_output", "float16", ("rows", 8, "height", "width"))
-PROFILE = {"rows": AxisRange(1, 2, 4), "height": AxisRange(8, 16, 24), "width": AxisRange(8, 16, 24)}
-
-HALF = "14336"  # the bits of 0.5, which is what the text format wants of float16
-
-GRAPH = """<ir_version: 10, opset_import: ["" : 23]>
-graph (float16[rows, 4, height, width] sample) => (float16[rows, 8, height, width] model_output)
-<float16[8, 4, 3, 3] kernel = {KERNEL}> {
-   [the_convolution] hidden = Conv <pads = [1, 1, 1, 1]> (sample, kernel)
-   [the_activation] model_output = OPERATOR (hidden)
-}"""
-
-
-def write_graph(folder: Path, operator: str = "Relu") -> Path:
-    text = GRAPH.replace("KERNEL", ", ".join([HALF] * 8 * 4 * 9)).replace("OPERATOR", operator)
-    path = folder / "denoiser.onnx"
-    ir.save(ir.from_onnx_text(text), path)
-    return path
-
-
-@pytest.fixture
-def task(tmp_path: Path) -> EngineTask:
-    return EngineTask(
-        provider="tensorrt-rtx",
-        component="denoiser",
-        graph=write_graph(tmp_path),
-        out=tmp_path / "engines" / "denoiser.engine",
-        inputs=(SAMPLE,),
-        outputs=(OUTPUT,),
-        profiles=(PROFILE,),
-        targets=("sm89",),
-        types={"the_convolution": "float16"},
-    )
 
 
 def test_an_engine_is_written_and_its_build_is_measured(task: EngineTask) -> None:
@@ -105,42 +68,6 @@ def test_a_graph_that_computes_in_another_type_than_it_should_is_named(task: Eng
     assert not task.out.exists()
 
 
-#: Every kind of heavy node, the last of each in fp32.
-PARTLY_HALF = """<ir_version: 10, opset_import: ["" : 23]>
-graph (float16[rows, 4, height, width] sample) => (float[rows, 4, height, width] model_output)
-<float16[4, 4, 1, 1] kernel = {KERNEL}, float16[4, 4] weight = {KERNEL}> {
-   wide_kernel = Cast <to = 1> (kernel)
-   wide_weight = Cast <to = 1> (weight)
-   [half_conv] a = Conv (sample, kernel)
-   [half_deconv] b = ConvTranspose (a, kernel)
-   [half_matmul] c = MatMul (b, weight)
-   [half_einsum] d = Einsum <equation = "rcwi,ij->rcwj"> (c, weight)
-   [half_attention] e = Attention (d, d, d)
-   f = Cast <to = 1> (e)
-   [wide_conv] g = Conv (f, wide_kernel)
-   [wide_deconv] h = ConvTranspose (g, wide_kernel)
-   [wide_matmul] i = MatMul (h, wide_weight)
-   [wide_einsum] model_output = Einsum <equation = "rcwi,ij->rcwj"> (i, wide_weight)
-}"""
-
-
-def test_a_graph_that_is_left_in_fp32_in_part_is_refused_with_each_name(task: EngineTask) -> None:
-    ir.save(ir.from_onnx_text(PARTLY_HALF.replace("KERNEL", ", ".join([HALF] * 16))), task.graph)
-    half = [f"half_{name}" for name in ("conv", "deconv", "matmul", "einsum", "attention")]
-    wide = [f"wide_{name}" for name in ("conv", "deconv", "matmul", "einsum")]
-    library = import_library("tensorrt-rtx")
-    log = builder_log(library, lambda line: None)
-    builder = library.module.Builder(log)
-    network = library.create_network(builder)
-    parser = parse(library, network, log, task.graph)
-    types = {**dict.fromkeys(half, "float16"), **dict.fromkeys(wide, "float32")}
-    assert check_types("denoiser", network, types) == len(types)
-    expected = "; ".join(f"{name} in float32, not float16" for name in wide)
-    with pytest.raises(ExportError, match=f"received: {expected} "):
-        check_types("denoiser", network, dict.fromkeys(types, "float16"))
-    del parser, network, builder
-
-
 def test_a_contract_that_the_graph_does_not_have(task: EngineTask) -> None:
     wrong = TensorSpec("sample", "float32", SAMPLE.shape)
     with pytest.raises(ExportError, match=r"sample float16\[-1, 4, -1, -1\].*expected: .*sample float32"):
@@ -161,6 +88,28 @@ def test_a_builder_that_is_killed_is_an_error_with_its_memory_and_its_last_words
     with pytest.raises(ExportError, match=words):
         build_engine(task, kill)
     assert not task.out.parent.exists()
+
+
+def test_a_builder_that_dies_inside_of_a_message(task: EngineTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut_off(connection: Connection) -> object:
+        for child in multiprocessing.active_children():
+            child.kill()
+        raise OSError("got end of file during message")
+
+    monkeypatch.setattr(Connection, "recv", cut_off)
+    with pytest.raises(
+        ExportError, match=r"denoiser: .*tensorrt-rtx engine failed.*SIGKILL, with .* GB of memory taken"
+    ):
+        build_engine(task)
+
+
+def test_an_error_of_who_watches_the_progress_is_not_the_builders(task: EngineTask) -> None:
+    def watch(phase: str, fraction: float) -> None:
+        raise EOFError("the terminal is gone")
+
+    with pytest.raises(EOFError, match="the terminal is gone"):
+        build_engine(task, watch)
+    assert not task.out.exists()
 
 
 def test_any_failure_of_the_builder_is_told_with_the_component_and_the_provider(
@@ -236,81 +185,8 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def test_each_warning_of_the_builder_is_kept_once() -> None:
-    library, lines = import_library("tensorrt-rtx"), list[str]()
-    log, severity = builder_log(library, lines.append), library.module.ILogger
-    for text in ("a weight was rounded", "a weight was clipped", "a weight was rounded"):
-        log.log(severity.WARNING, text)
-    log.log(severity.VERBOSE, "details")
-    log.log(severity.ERROR, "it failed")
-    assert list(log.warnings) == ["a weight was rounded", "a weight was clipped"]
-    assert lines == ["a weight was rounded", "a weight was clipped", "a weight was rounded", "it failed"]
-    assert log.last_error == "it failed"
-
-
-def test_heavy_types_are_those_of_the_graph(task: EngineTask) -> None:
-    assert heavy_types(ir.load(task.graph)) == {"the_convolution": "float16"}
-
-
-def test_a_rewrite_that_leaves_a_node_in_fp32_is_found(task: EngineTask, tmp_path: Path) -> None:
-    """What is expected comes from the portable graph, and from the precision for nodes that replace others."""
-    portable, rewritten = ir.load(task.graph), ir.load(task.graph)
-    (node, *_) = rewritten.graph
-    node.outputs[0].dtype = ir.DataType.FLOAT
-    assert expected_types(portable, rewritten, "fp16") == {"the_convolution": "float16"}
-    node.name = "instead_of_another"
-    assert expected_types(portable, rewritten, "bf16") == {"instead_of_another": "bfloat16"}
-
-
-def test_an_engine_takes_no_memory_while_it_runs() -> None:
-    """Or its runs cannot be recorded; whether they can be is only known where there is a GPU."""
-    library = import_library("tensorrt-rtx")
-    config = library.module.Builder(builder_log(library, lambda line: None)).create_builder_config()
-    _set_options(library, config, BuilderOptions())
-    assert config.get_flag(library.module.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    assert config.get_preview_feature(library.module.PreviewFeature.RUNTIME_ACTIVATION_RESIZE_10_10)
-
-
 def test_sizes_that_no_memory_could_be_set_aside_for_are_built_all_the_same(task: EngineTask, tmp_path: Path) -> None:
     huge = {**PROFILE, "height": AxisRange(8, 16, 1 << 16), "width": AxisRange(8, 16, 1 << 16)}
     figures = build_engine(replace(task, profiles=(huge,), graph=write_graph(tmp_path, "Softmax")))
     assert any("are not recorded as CUDA graphs" in warning for warning in figures.warnings)
     assert not any("CUDA graphs" in warning for warning in build_engine(task).warnings)
-
-
-def test_profiles_are_what_the_manifest_says(task: EngineTask) -> None:
-    """What the library is told, as it tells it again: built engines are only read where there is a GPU."""
-    library = import_library("tensorrt-rtx")
-    builder = library.module.Builder(builder_log(library, lambda line: None))
-    config = builder.create_builder_config()
-    made = []
-
-    class Recorder:
-        def create_optimization_profile(self) -> Any:
-            made.append(builder.create_optimization_profile())
-            return made[-1]
-
-    narrow = {**PROFILE, "width": AxisRange(8, 8, 8)}
-    add_profiles(Recorder(), config, task.inputs, (PROFILE, narrow))
-    assert config.num_optimization_profiles == 2
-    assert [[tuple(shape) for shape in profile.get_shape("sample")] for profile in made] == [
-        [(1, 4, 8, 8), (2, 4, 16, 16), (4, 4, 24, 24)],
-        [(1, 4, 8, 8), (2, 4, 16, 8), (4, 4, 24, 8)],
-    ]
-
-
-@pytest.mark.gpu
-def test_a_built_engine_is_what_the_manifest_says(task: EngineTask) -> None:
-    """Its inputs, outputs, types and ranges, and the type of its convolution, read from the engine itself."""
-    library = import_library("tensorrt-rtx")
-    build_engine(replace(task, targets=library.check_targets(())))
-    trt, log = library.module, builder_log(library, lambda line: None)
-    engine = trt.Runtime(log).deserialize_cuda_engine(task.out.read_bytes())
-    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    assert names == ["sample", "model_output"]
-    assert {engine.get_tensor_dtype(name).name for name in names} == {"HALF"}
-    assert tuple(engine.get_tensor_shape("sample")) == (-1, 4, -1, -1)
-    shapes = [tuple(shape) for shape in engine.get_tensor_profile_shape("sample", 0)]
-    assert shapes == [(1, 4, 8, 8), (2, 4, 16, 16), (4, 4, 24, 24)]
-    layers = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.ONELINE)
-    assert "the_convolution" in layers

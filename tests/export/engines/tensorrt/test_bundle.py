@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from latentrt.export import estimates
 from latentrt.export.build_engine import EngineOptions, compiler_for
 from latentrt.export.bundle_from_bundle import EngineBuildOptions, bundle_from_bundle
 from latentrt.export.bundle_from_checkpoint import BuildOptions, bundle_from_checkpoint, planned_changes
-from latentrt.export.engines.tensorrt import resources
 from latentrt.export.events import BuildEvent
 from latentrt.runtime.bundles.bundle import open_bundle
 from latentrt.runtime.errors import OutputError, RequestError, RunError
@@ -155,11 +155,11 @@ def test_the_command_line_builds_for_gpus_that_are_named(latentrt: Run, rtx_copy
 def test_too_little_memory_and_too_little_disk_are_told_before_the_work(
     tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "_DISK_BASE", 1 << 60)
+    monkeypatch.setattr(estimates, "_DISK_BASE", 1 << 60)
     with pytest.raises(OutputError, match="not enough room for the bundle"):
         bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT)
     monkeypatch.undo()
-    monkeypatch.setattr(resources, "_MEMORY_BASE", 1 << 60)
+    monkeypatch.setattr(estimates, "_MEMORY_BASE", 1 << 60)
     with pytest.raises(RunError, match="text_encoder: not enough memory to build its engine"):
         bundle_from_checkpoint(tiny_checkpoint, tmp_path / "bundle", TEXT)
     assert list(tmp_path.iterdir()) == []

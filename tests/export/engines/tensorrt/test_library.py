@@ -30,9 +30,15 @@ def test_targets_are_one_request_in_any_order(rtx: Library) -> None:
 def test_the_gpu_of_this_machine_is_the_default(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "gpu_target", lambda: "sm89")
     assert rtx.check_targets(()) == ("sm89",)
+
+
+def test_a_gpu_that_is_not_listed_is_tried_where_it_is_and_alone(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library_module, "gpu_target", lambda: "sm90")
-    with pytest.raises(RequestError, match=r"does not build for it .* received: sm90 .* of sm75"):
-        rtx.check_targets(())
+    assert rtx.check_targets(()) == rtx.check_targets(("sm90",)) == ("sm90",)
+    with pytest.raises(RequestError, match=r"received: sm89, sm90 \| expected: sm90, or others without it"):
+        rtx.check_targets(("sm89", "sm90"))
+    with pytest.raises(RequestError, match=r"does not build for it .* received: sm100 .* of sm75, .*, sm90"):
+        rtx.check_targets(("sm100",))
 
 
 def test_no_gpu_and_no_target(rtx: Library) -> None:

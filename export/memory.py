@@ -1,40 +1,19 @@
-"""What a build will need of memory and disk, asked before it starts and not after hours."""
+"""Memory: how much a process can get, how much it has taken, and how it gives some back."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
-import shutil
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ....runtime.errors import OutputError, RunError
 
-#: Bytes of memory per byte of weights while an engine is built, and beside it. Measured with TensorRT-RTX 1.7 on
-#: full-size UNets in fp16: SD 1.5 (1.7 GB of weights) took 6 GB, SDXL (5.1 GB) 17.4 GB.
-_MEMORY_FACTOR, _MEMORY_BASE = 3.4, 400 << 20
-
-#: The same for disk: an engine holds its weights and its kernels (10 to 17 MB for the smallest networks).
-_DISK_FACTOR, _DISK_BASE = 1.05, 20 << 20
-
-
-def engine_memory(weights: int) -> int:
-    """Bytes of memory that building an engine of so many bytes of weights is estimated to take."""
-    return int(_MEMORY_FACTOR * weights) + _MEMORY_BASE
-
-
-def engine_size(weights: int) -> int:
-    """Bytes that the engine file is estimated to have."""
-    return int(_DISK_FACTOR * weights) + _DISK_BASE
-
-
-def release_memory() -> None:
-    """Give back to the system what is no longer used: modules in reference cycles, and what the allocator keeps."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # another C library has no such call
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+def total_memory() -> int:
+    """Bytes of memory that the machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -97,27 +76,8 @@ def peak_memory(process: Path = Path("/proc/self")) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def check_memory(component: str, weights: int) -> None:
-    """Raise RunError if building the engine would take more memory than there is."""
-    needed, available = engine_memory(weights), available_memory()
-    if needed > available:
-        raise RunError(
-            f"{component}: not enough memory to build its engine",
-            received=f"{available / 1e9:.1f} GB available",
-            expected=f"about {needed / 1e9:.1f} GB, for {weights / 1e9:.1f} GB of weights",
-            remedy="close other programs, or build on a larger machine",
-        )
-
-
-def check_disk(folder: Path, needed: Mapping[str, int]) -> None:
-    """Raise OutputError if what components need (in bytes, by name) does not fit on the folder's disk."""
-    while not folder.exists():
-        folder = folder.parent
-    free, total = shutil.disk_usage(folder).free, sum(needed.values())
-    if total > free:
-        raise OutputError(
-            f"{folder}: not enough room for the bundle",
-            received=f"{free / 1e9:.1f} GB free",
-            expected=f"about {total / 1e9:.1f} GB for {', '.join(needed)}",
-            remedy="make room or choose another --out",
-        )
+def release_memory() -> None:
+    """Give back to the system what is no longer used: modules in reference cycles, and what the allocator keeps."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library has no such call
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

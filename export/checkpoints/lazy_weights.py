@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ...runtime.errors import CheckpointError
-from ..checkpoints.safetensors_header import TensorEntry, read_header
+from .safetensors_header import TensorEntry, read_header
+from .single_file.converted import ConvertedWeights, View
 
 #: Number formats by the names that safetensors gives them.
 DTYPES: dict[str, torch.dtype] = {
@@ -49,6 +50,19 @@ def weights_from_safetensors(files: Iterable[Path]) -> dict[str, LazyWeight]:
     }
 
 
+def weights_from_converted(stored: ConvertedWeights) -> dict[str, LazyWeight]:
+    """The tensors of a component inside a single file.
+
+    Raises:
+        CheckpointError: a tensor in a format that is not a network's weight.
+    """
+    path, tensors = stored.header.path, stored.header.tensors
+    return {
+        name: _viewed(stored_weight(path, source.key, tensors[source.key]), source.view)
+        for name, source in stored.sources.items()
+    }
+
+
 def stored_weight(file: Path, name: str, entry: TensorEntry) -> LazyWeight:
     """One tensor of a safetensors file.
 
@@ -72,6 +86,14 @@ def quantized(where: str, name: str, dtype: object) -> CheckpointError:
         expected="weights in F32, F16 or BF16",
         remedy="use the checkpoint that it was quantized from",
     )
+
+
+def _viewed(weight: LazyWeight, view: View | None) -> LazyWeight:
+    if view is None:
+        return weight
+    shape = tuple(view(torch.empty(weight.shape, device="meta")).shape)
+    # A copy, so that a part does not keep the whole alive.
+    return LazyWeight(shape, weight.dtype, lambda: view(weight.read()).clone(memory_format=torch.contiguous_format))
 
 
 def _read(file: Path, offset: int, size: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
