@@ -143,6 +143,11 @@ def find(side: Side, environments: Path, device: Device, components: Collection[
     return Missing(side, f"{', '.join(lacking)} not installed; {remedy}")
 
 
+def environment_file(name: str) -> Path:
+    """What an environment is made from: requirements for pip."""
+    return Path(__file__).parent / "environments" / f"{name}.txt"
+
+
 def set_up(name: str, environments: Path) -> Path:
     """Make the environment of baselines that need other versions than ours; returns its Python.
 
@@ -150,14 +155,14 @@ def set_up(name: str, environments: Path) -> Path:
         RequestError: no environment of that name.
         RunError: pip failed, or what it installed cannot be imported; the end of what was printed is in the message.
     """
-    files = {path.stem: path for path in (Path(__file__).parent / "environments").glob("*.txt")}
-    if name not in files:
-        raise RequestError("environment", received=name, expected=", ".join(sorted(files)))
+    known = sorted({side.environment for side in SIDES if side.environment is not None})
+    if name not in known:
+        raise RequestError("environment", received=name, expected=", ".join(known))
     python = python_of(environments / name)
     if not python.exists():
         run_command([sys.executable, "-m", "venv", str(environments / name)])
     pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    run_command([*pip, "install", "--requirement", str(files[name])])
+    run_command([*pip, "install", "--requirement", str(environment_file(name))])
     # None of the sides needs it, and transformers cannot be imported beside one that was built for another torch.
     run_command([*pip, "uninstall", "--yes", "torchvision"])
     for module in sorted({side.module for side in SIDES if side.environment == name}):

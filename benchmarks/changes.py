@@ -12,7 +12,7 @@ from .table import Table
 
 
 @dataclass(frozen=True)
-class Difference:
+class FigureChange:
     """One figure of one side, before and after; ``change`` is new over old, so above 1 is worse. ``single``: it is not
     a median of runs, but one observation of each."""
 
@@ -45,7 +45,7 @@ class Difference:
         return "changed" if self.change.significant else "within chance"
 
 
-def differences(old: Results, new: Results) -> list[Difference]:
+def differences(old: Results, new: Results) -> list[FigureChange]:
     """All figures that both results have."""
     found = []
     for side in sides(new):
@@ -53,7 +53,7 @@ def differences(old: Results, new: Results) -> list[Difference]:
             if first and second:
                 changed = change(first, second)
                 middles = median(first).value, median(second).value
-                found.append(Difference(side, what, *middles, unit, changed))
+                found.append(FigureChange(side, what, *middles, unit, changed))
         before, after = (next((m for m in results.of(Memory) if m.side == side), None) for results in (old, new))
         if before is not None and after is not None:
             found += _of_memory(side, "peak memory", before.peak_bytes, after.peak_bytes)
@@ -61,14 +61,14 @@ def differences(old: Results, new: Results) -> list[Difference]:
     return found
 
 
-def _of_memory(side: str, what: str, before: int, after: int) -> list[Difference]:
+def _of_memory(side: str, what: str, before: int, after: int) -> list[FigureChange]:
     """One figure of a single process each, if both results have it."""
     if not (before and after):
         return []
-    return [Difference(side, what, before, after, "MB", Change(Estimate(after / before)), single=True)]
+    return [FigureChange(side, what, before, after, "MB", Change(Estimate(after / before)), single=True)]
 
 
-def table_of(old: Results, new: Results, found: list[Difference], limit: float) -> Table:
+def table_of(old: Results, new: Results, found: list[FigureChange], limit: float) -> Table:
     """The differences for readers."""
     rows = tuple(
         (

@@ -18,12 +18,18 @@ if TYPE_CHECKING:
 
 def gpu(
     out: Annotated[Path, typer.Option(help="Folder for a report of each model.")],
-    model: Annotated[list[str] | None, typer.Option(help="sd1, sdxl or sd3 (may be repeated). Default: all.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="sd1, sdxl, sd3 or sd3-t5 (may be repeated). Default: all but the last, which takes 60 GB."),
+    ] = None,
     provider: Annotated[list[str] | None, typer.Option(help="May be repeated. Default: all that are for GPUs.")] = None,
     side: Annotated[
         list[str] | None, typer.Option(help="Program to compare with (may be repeated). Default: diffusers-compile.")
     ] = None,
-    runs: Annotated[int, typer.Option(help="Warm runs of each side.")] = 15,
+    compiled: Annotated[
+        bool, typer.Option(help="Beside torch.compile, if no --side is named; its first call takes minutes.")
+    ] = True,
+    runs: Annotated[int, typer.Option(help="Warm runs of each side: 20 for a p95, 60 for its interval.")] = 20,
     warm_up: Annotated[int, typer.Option(help="Calls between the first one and the measured ones.")] = 3,
     cold_runs: Annotated[int, typer.Option(help="Cold starts of each side.")] = 1,
     work: Annotated[Path | None, typer.Option(help="Folder that keeps checkpoints and bundles: 30 GB.")] = None,
@@ -38,16 +44,17 @@ def gpu(
     from .report_terminal import progress_bar
     from .run_to_files import run_to_files
 
-    models = [MODELS[name] for name in _known(model or list(MODELS))]
+    models = [MODELS[name] for name in _known(model or [one.name for one in MODELS.values() if not one.variant])]
     if gpu_target() is None:
         raise RequestError("bench gpu", received="no NVIDIA GPU, or no driver", expected="a machine with one")
-    wishes = GpuWishes(tuple(provider or ()), tuple(side or GpuWishes.sides), runs, warm_up, cold_runs)
+    sides = tuple(side or (GpuWishes.sides if compiled else ()))
+    wishes = GpuWishes(tuple(provider or ()), sides, runs, warm_up, cold_runs)
     console, kept = Console(stderr=True), work or cache_folder() / "gpu"
     worst = 0
     for one in models:
         with progress_bar(console) as bar:
             task = bar.add_task(one.title, total=None)
-            folder = out / one.family
+            folder = out / one.name
             make_folder(folder)
             try:
                 prepared = prepare_model(one, kept, wishes, partial(_show, bar, task))
@@ -64,7 +71,7 @@ def gpu(
 
 
 def synthetic(
-    model: Annotated[str, typer.Argument(help="sd1, sdxl or sd3.")],
+    model: Annotated[str, typer.Argument(help="sd1, sdxl, sd3 or sd3-t5.")],
     out: Annotated[Path, typer.Option(help="The folder of the checkpoint to write.")],
 ) -> None:
     """Write a checkpoint of a published model's size, with random weights in fp16."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from .baselines import OURS, REFERENCE
 from .peaks import highest
-from .results import Absent, Bound, ColdStart, Loaded, Peaks, Present, Results, Run
+from .results import Absent, Bound, ColdStart, Loaded, LoadRun, Peaks, Present, Results, Run
 from .statistics import Estimate, Noise, Summary, encloses, median, noise, paired_ratio, summary
+from .workload import Workload
 
 #: Parts of a call, in order; ``encode`` (the PNG files) comes on top. What they leave of the whole is ``other``.
 STAGES = ("tokenize", "text", "prepare", "denoise", "decode", "postprocess", "encode")
@@ -89,6 +90,16 @@ def reference_noise(results: Results) -> Noise | None:
 def cases(results: Results) -> list[str]:
     """All calls that were measured, the headline's first."""
     return list(dict.fromkeys(run.case for run in results.of(Run) if run.phase == "measured"))
+
+
+def requests_per_second(load: LoadRun) -> float:
+    """Of a load, until the last of its requests was done."""
+    return len(load.requests) / max(end for _, _, end in load.requests)
+
+
+def pictures_per_second(load: LoadRun, work: Workload) -> float:
+    """The same in pictures, of which a request may be for several."""
+    return work.images * requests_per_second(load)
 
 
 def peaks(results: Results) -> Peaks | None:

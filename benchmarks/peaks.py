@@ -30,20 +30,20 @@ from .results import Peaks
 from .turns import environment
 
 #: Sides of the square matrices that are tried: small ones stay in caches, large ones hide what surrounds the kernel.
-_SIDES = (512, 1024, 2048)
+SIDES = (512, 1024, 2048)
 
 #: Sides of the pictures that are convolved, with so many channels, 3 by 3.
-_PICTURES, _CHANNELS = (16, 32, 64), 256
+PICTURES, CHANNELS = (16, 32, 64), 256
 
 #: Copied from and to: far larger than any cache.
-_COPY_BYTES = 256 << 20
+COPY_BYTES = 256 << 20
 
 #: The same for a GPU.
 _GPU_SIDES = (4096, 8192, 16384)
 _GPU_COPY_BYTES = 1 << 30
 
-#: Each work gets ``_ROUNDS`` turns of so many seconds.
-_ROUNDS, _SECONDS = 5, 0.2
+#: Each work gets ``ROUNDS`` turns of so many seconds.
+ROUNDS, SECONDS = 5, 0.2
 
 #: Something to measure: what it counts (FLOP or bytes), and how to do it.
 _Work = tuple[float, Callable[[], object]]
@@ -73,17 +73,18 @@ def highest(measured: Sequence[Peaks]) -> Peaks:
 def main() -> None:
     """Measure and print."""
     threads, device, precision = int(sys.argv[1]), *sys.argv[2:]
-    peaks = _gpu_peaks(threads, precision) if device == "cuda" else _processor_peaks(threads)
+    peaks = _gpu_peaks(threads, precision) if device == "cuda" else processor_peaks(threads)
     print(msgspec.json.encode(peaks).decode())
 
 
-def _processor_peaks(threads: int) -> Peaks:
-    works = {_COPY: [_copy(threads)], _MATMUL: [_numpy_matmul(side) for side in _SIDES]}
+def processor_peaks(threads: int) -> Peaks:
+    """Measured in this process, in fp32."""
+    works = {_COPY: [_copy(threads)], _MATMUL: [_numpy_matmul(side) for side in SIDES]}
     if importlib.util.find_spec("torch") is not None:
-        works[_TORCH] = [_torch_matmul(side, threads) for side in _SIDES]
+        works[_TORCH] = [_torch_matmul(side, threads) for side in SIDES]
     if importlib.util.find_spec("onnxruntime") is not None:
-        works[_CONVOLUTION] = [_convolution(side, threads) for side in _PICTURES]
-    best = _best(works, _timed)
+        works[_CONVOLUTION] = [_convolution(side, threads) for side in PICTURES]
+    best = best_rates(works, _timed)
     copy = best.pop(_COPY)
     by = max(best, key=lambda name: best[name])
     return Peaks(best[by], by, copy, threads)
@@ -109,7 +110,7 @@ def _gpu_peaks(threads: int, precision: str) -> Peaks:
         works[_TORCH].append((2 * side**3, functools.partial(torch.mm, a, b, out=torch.empty_like(a))))
     source = torch.ones(_GPU_COPY_BYTES, dtype=torch.uint8, device="cuda")
     works[_COPY].append((2 * _GPU_COPY_BYTES, functools.partial(torch.empty_like(source).copy_, source)))
-    best = _best(works, timed)
+    best = best_rates(works, timed)
     return Peaks(best[_TORCH], _TORCH, best[_COPY], threads, precision, torch.cuda.get_device_name())
 
 
@@ -131,8 +132,8 @@ def _convolution(side: int, threads: int) -> _Work:
     import onnxruntime as ort
     from onnx import TensorProto, helper, numpy_helper
 
-    shape = [1, _CHANNELS, side, side]
-    weights = np.random.default_rng(0).standard_normal((_CHANNELS, _CHANNELS, 3, 3), np.float32)
+    shape = [1, CHANNELS, side, side]
+    weights = np.random.default_rng(0).standard_normal((CHANNELS, CHANNELS, 3, 3), np.float32)
     node = helper.make_node("Conv", ["x", "w"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y"))
     graph = helper.make_graph([node], "convolution", [x], [y], [numpy_helper.from_array(weights, "w")])
@@ -141,12 +142,12 @@ def _convolution(side: int, threads: int) -> _Work:
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     inputs = {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
-    return 2 * 9 * _CHANNELS**2 * side**2, functools.partial(session.run, None, inputs)
+    return 2 * 9 * CHANNELS**2 * side**2, functools.partial(session.run, None, inputs)
 
 
 def _copy(threads: int) -> _Work:
     """Bytes read and written, by each thread a part of its own."""
-    count = _COPY_BYTES // 4 // threads
+    count = COPY_BYTES // 4 // threads
     pairs = [(np.ones(count, np.float32), np.empty(count, np.float32)) for _ in range(threads)]
 
     def copy() -> None:
@@ -159,14 +160,16 @@ def _copy(threads: int) -> _Work:
     return 2 * 4 * count * threads, copy
 
 
-def _best(works: Mapping[str, Sequence[_Work]], timed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
+def best_rates(
+    works: Mapping[str, Sequence[_Work]], timed: Callable[[Callable[[], object]], float]
+) -> dict[str, float]:
     """By name, the most that any of its works did a second: a limit is what is reached once, not on average."""
     best = dict.fromkeys(works, 0.0)
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         for name, named in works.items():
             for amount, work in named:
                 work()
-                end = time.perf_counter() + _SECONDS
+                end = time.perf_counter() + SECONDS
                 while time.perf_counter() < end:
                     best[name] = max(best[name], amount / timed(work))
     return best

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from ..runtime.bundles.bundle import Bundle
-from .baselines import Device, Installed
+from ..runtime.providers import PROVIDERS
+from .baselines import Device, Installed, Side, environment_file
 from .workload import Start, Workload
 
 
@@ -55,14 +57,21 @@ class Plan:
         side = installed.side
         ours = side.reads == "bundle"
         source = side.source or str(self.bundle.path if ours else self.reference)
-        cache = self.cache / "exported" / f"{side.environment or side.name}-{self.reference_hash[:12]}"
+        cache = self.cache / "exported" / f"{_exporter(side)}-{self.reference_hash[:12]}"
         given = {"provider": self.provider} if ours else {"device": self.device, "precision": self.precision}
         return Start(source, self.threads, self.workload, str(cache), given | dict(side.options))
 
 
+def _exporter(side: Side) -> str:
+    """What an export is made by: sides of one environment share it, and lose it when the environment changes."""
+    if side.environment is None:
+        return side.name
+    return f"{side.environment}-{hashlib.sha256(environment_file(side.environment).read_bytes()).hexdigest()[:8]}"
+
+
 def device_of(provider: str) -> Device:
     """What a provider's engines run on."""
-    return "cpu" if provider == "onnxruntime-cpu" else "cuda"
+    return "cuda" if PROVIDERS[provider].needs_gpu else "cpu"
 
 
 def variations_of(

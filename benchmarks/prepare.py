@@ -11,7 +11,7 @@ from ..runtime.bundles.bundle import Bundle, open_bundle
 from ..runtime.bundles.manifest import Manifest
 from ..runtime.errors import LatentRTError, RequestError
 from ..runtime.providers import PROVIDERS, available_threads
-from ..runtime.providers.choice import check_provider, choose_provider
+from ..runtime.providers.choice import choose_provider, provider_here
 from .baselines import Installed, Missing, cache_folder, find, left_out, provider_side, sides_named
 from .machine import machine
 from .plan import Plan, device_of, variations_of
@@ -111,7 +111,7 @@ def prepare(
         raise RequestError(f"{bundle_path}", received=bundle.manifest.task, expected="a bundle for text-to-image")
     for width, height in wishes.sizes:
         _fits(bundle.manifest, width, height)
-    provider = choose_provider(bundle, wishes.provider)
+    provider = choose_provider(bundle, wishes.provider).name
     same, digest = check_reference(bundle, reference, allow_different_weights=wishes.allow_different_weights)
     others = [name for name in PROVIDERS if name != provider and bundle.engines(name)]
     unable = _unable(bundle, others)
@@ -165,7 +165,7 @@ def _unable(bundle: Bundle, providers: Sequence[str]) -> dict[str, str]:
     reasons = {}
     for name in providers:
         try:
-            check_provider(bundle, name)
+            provider_here(bundle, name)
         except LatentRTError as error:
             reasons[name] = str(error)
     return reasons

@@ -15,8 +15,9 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Published:
-    """A model: a template of its family, the sizes of its networks by folder, tokenizers and the token that each fills
-    up prompts with, and the call: pictures of ``side`` by ``side`` pixels, steps, guidance."""
+    """A model: a template of its family, the sizes of its networks by folder, CLIP's tokenizers and the token that each
+    fills up prompts with, and the call: pictures of ``side`` by ``side`` pixels, steps, guidance. One that
+    has a ``variant`` is measured only if it is named."""
 
     family: str
     title: str
@@ -25,6 +26,12 @@ class Published:
     side: int
     steps: int
     guidance_scale: float
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name that it is asked for by, and that of its folders."""
+        return f"{self.family}-{self.variant}" if self.variant else self.family
 
     def model_index(self) -> Config:
         """``model_index.json`` without its components."""
@@ -73,20 +80,33 @@ _VIT_BIG_G = {
 }  # fmt: skip
 _BOTH_TOKENIZERS = {"tokenizer": "<|endoftext|>", "tokenizer_2": "!"}
 
-MODELS = {
-    "sd1": Published(
+_SD3: dict[str, Config] = {
+    "transformer": _SD3_TRANSFORMER,
+    "vae": _SD3_VAE,
+    "text_encoder": _VIT_L,
+    "text_encoder_2": _VIT_BIG_G,
+}
+_T5_XXL: Config = {
+    "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+    "relative_attention_num_buckets": 32, "is_encoder_decoder": False, "use_cache": False,
+}  # fmt: skip
+
+_ALL = (
+    Published(
         "sd1", "Stable Diffusion 1.5", {"unet": _SD1_UNET, "vae": _VAE, "text_encoder": _VIT_L},
         {"tokenizer": "<|endoftext|>"}, side=512, steps=50, guidance_scale=7.5,
     ),
-    "sdxl": Published(
+    Published(
         "sdxl", "SDXL",
         {"unet": _SDXL_UNET, "vae": _VAE, "text_encoder": _VIT_L, "text_encoder_2": _VIT_BIG_G},
         _BOTH_TOKENIZERS, side=1024, steps=30, guidance_scale=5.0,
     ),
-    # Without T5, as it is used where memory is short: its 9.5 GB take part once in a call.
-    "sd3": Published(
-        "sd3", "Stable Diffusion 3 medium without T5",
-        {"transformer": _SD3_TRANSFORMER, "vae": _SD3_VAE, "text_encoder": _VIT_L, "text_encoder_2": _VIT_BIG_G},
-        _BOTH_TOKENIZERS, side=1024, steps=28, guidance_scale=7.0,
+    # As it is used where memory is short.
+    Published("sd3", "Stable Diffusion 3 medium without T5", _SD3, _BOTH_TOKENIZERS, 1024, 28, 7.0),
+    # Only if named: T5's 9.5 GB, once in the checkpoint, once in the graphs and once for each provider, take longer to
+    # build than all else, and more disk than some machines have.
+    Published(
+        "sd3", "Stable Diffusion 3 medium", _SD3 | {"text_encoder_3": _T5_XXL}, _BOTH_TOKENIZERS, 1024, 28, 7.0, "t5"
     ),
-}  # fmt: skip
+)  # fmt: skip
+MODELS = {model.name: model for model in _ALL}

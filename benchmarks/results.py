@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import msgspec
 
 from ..runtime.errors import RequestError
+from .results_kernels import Operated, StepKernels
 from .workload import Workload
 
 SCHEMA_VERSION = 2
@@ -90,7 +91,8 @@ class LoadRun(msgspec.Struct, frozen=True, tag=True):
 
 
 class Memory(msgspec.Struct, frozen=True, tag=True):
-    """Host memory of a fresh process: resident after loading, and the largest during one call. The same of the GPU."""
+    """Host memory of a process: resident after loading, and the most that it has had from its start to the end of a
+    call, once it is warm. Of the GPU what it has after loading, and the most during that call."""
 
     side: str
     loaded_bytes: int
@@ -184,7 +186,8 @@ class Recognition(msgspec.Struct, frozen=True, tag=True):
 
 class Build(msgspec.Struct, frozen=True, tag=True):
     """One ``build-engines``: ``cold`` into an empty folder, ``warm`` again with nothing changed. Seconds of the whole
-    command, of each component, and of each stage of all of them (export, compile, gate)."""
+    command, of each component, and of each stage of all of them (export, compile, gate). ``peak_bytes`` is what all
+    processes of it had together, asked ten times a second."""
 
     kind: Literal["cold", "warm"]
     seconds: float
@@ -211,6 +214,8 @@ Record = (
     | Picture
     | Recognition
     | Build
+    | StepKernels
+    | Operated
 )
 R = TypeVar("R", bound=msgspec.Struct)
 

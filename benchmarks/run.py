@@ -12,7 +12,7 @@ from .baselines import OURS, REFERENCE, Missing
 from .plan import Plan
 from .recorder import Recorder
 from .results import Absent, Failure, Loaded, Peaks, Present, Record
-from .suites import build, installation, latency, limit, memory, overhead, quality, throughput
+from .suites import build, installation, kernels, latency, limit, memory, overhead, quality, throughput
 from .turns import Worker
 
 
@@ -34,6 +34,7 @@ SUITES: dict[str, Suite] = {
     "throughput": Suite(throughput.measure, throughput.amount),
     "build": Suite(build.measure, build.amount),
     "installation": Suite(installation.measure, installation.amount),
+    "kernels": Suite(kernels.measure, kernels.amount),
 }
 
 #: What is measured if nothing is asked for.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import string
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,10 @@ def synthetic_checkpoint(model: Published, out: Path, progress: Callable[[str], 
     if model.family == "sd1":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     if model.family == "sd3":
-        index |= {"text_encoder_3": [None, None], "tokenizer_3": [None, None]}
+        index["tokenizer_3"] = ["transformers", "T5TokenizerFast"] if "text_encoder_3" in index else [None, None]
+        index.setdefault("text_encoder_3", [None, None])
+        if "text_encoder_3" in model.sizes:
+            _t5_tokenizer().save_pretrained(unfinished / "tokenizer_3")
     (unfinished / "scheduler").mkdir()
     _write_json(model.scheduler(), unfinished / "scheduler" / "scheduler_config.json")
     _write_json(index, unfinished / "model_index.json")
@@ -62,7 +66,8 @@ def _write_network(config: dict[str, Any], folder: Path) -> list[str]:
         network.config.save_pretrained(folder)
     else:
         network.save_config(folder)
-    weights = {key: _weight(key, tensor) for key, tensor in network.state_dict().items()}
+    once = {key for key, _ in (*network.named_parameters(), *network.named_buffers())}  # a tensor may have two names
+    weights = {key: _weight(key, tensor) for key, tensor in network.state_dict().items() if key in once}
     file = "model.safetensors" if library is transformers else "diffusion_pytorch_model.safetensors"
     safetensors.torch.save_file(weights, folder / file, metadata={"format": "pt"})
     return [library.__name__, name]
@@ -77,6 +82,14 @@ def _weight(name: str, tensor: torch.Tensor) -> torch.Tensor:
     if tensor.ndim < 2:  # scales of normalizations, and biases
         return (0.01 * values + float(name.endswith("weight"))).half()
     return (values * math.prod(tensor.shape[1:]) ** -0.5).half()
+
+
+def _t5_tokenizer() -> Any:
+    """Letters in the order of T5's ids: how long T5 takes does not depend on which tokens it is given."""
+    pieces: list[tuple[str, float]] = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(letter, -6.0 - i / 8) for i, letter in enumerate(string.ascii_lowercase + string.digits + ",.")]
+    pieces += [(f"<extra_id_{i}>", 0.0) for i in reversed(range(100))]
+    return transformers.T5TokenizerFast(vocab=pieces, model_max_length=512)
 
 
 def _write_json(content: dict[str, Any], path: Path) -> None:

@@ -11,6 +11,7 @@ from .figures import (
     first_call,
     load_to_picture,
     measured,
+    pictures_per_second,
     sides,
     stages,
     title,
@@ -41,6 +42,7 @@ from .table import (
     worst,
 )
 from .tables_costs import builds, disk, efficiency, limits, memory, overhead
+from .tables_kernels import operations, step_kernels
 
 _PERCENTILES = ("p50 (95 % interval), ms", "p90", "p95", "p99", "longest")
 
@@ -163,7 +165,7 @@ def serving(results: Results) -> Table:
             continue
         waited = summary([end - arrival for arrival, _, end in record.requests])
         load = f"{record.concurrency} callers" if record.rate is None else f"{record.rate:g} requests a second"
-        done = len(record.requests) / max(end for _, _, end in record.requests)
+        done = pictures_per_second(record, results.workload)
         rows.append(
             (
                 load, title(results, record.side), f"{done:.2f}", interval(waited.p50), interval(waited.p99),
@@ -253,7 +255,8 @@ def all_tables(results: Results) -> list[Table]:
     """Every table that has something to show, in reading order, after the headline."""
     makers = (
         failures, percentiles, stage_table, stage_percentiles, starting, switching, limits, efficiency, overhead,
-        serving, memory, disk, quality, recognition, builds, settings, environment,
+        serving, memory, disk, quality, recognition, builds, step_kernels, operations,
+        settings, environment,
     )  # fmt: skip
     return [table for table in (make(results) for make in makers) if table.rows]
 

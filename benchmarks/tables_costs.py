@@ -76,7 +76,7 @@ def overhead(results: Results) -> Table:
 def memory(results: Results) -> Table:
     """Memory by side: the host's, and a GPU's where one is used."""
     records = results.of(Memory)
-    columns = ["", "after loading", "peak of one call"]
+    columns = ["", "after loading", "peak, from its start"]
     on_gpu = any(record.device_peak_bytes for record in records)
     if on_gpu:
         columns += ["GPU, after loading", "GPU, peak of one call"]

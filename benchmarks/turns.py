@@ -9,7 +9,6 @@ import contextlib
 import functools
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,21 +22,22 @@ import msgspec
 
 from ..runtime.errors import RunError
 from .baselines import Installed, importable
+from .processes import kill_group
 from .results import Failure
-from .workload import Ask, Done, Failed, Load, Ready, Served, Start
+from .workload import Account, Accounted, Ask, Done, Failed, Load, Profile, Profiled, Ready, Request, Served, Start
 
-Reply = TypeVar("Reply", Done, Served)
+R = TypeVar("R", Done, Served, Accounted, Profiled)
 
 #: Idle OpenMP and ONNX Runtime workers spin for some milliseconds after a run.
 _PAUSE_SECONDS = 0.05
 
 #: The longest silence of a side: building a large checkpoint's graphs by torch.compile takes minutes.
-_PATIENCE_SECONDS = 3600.0
+PATIENCE_SECONDS = 3600.0
 
 
 class Worker:
     """A side's process. Use it as a context manager; ``ready`` is there once it is loaded, ``ended`` is true once the
-    process has ended or gone silent: nothing can be asked of it any more."""
+    process has ended, or been ended because it went silent: nothing can be asked of it any more."""
 
     def __init__(self, installed: Installed, start: Start):
         self.side = installed.side
@@ -82,7 +82,23 @@ class Worker:
         """
         return self._answer(load, Served)
 
-    def _answer(self, request: Ask | Load, kind: type[Reply]) -> Reply:
+    def account(self, account: Account) -> Accounted:
+        """One call of LatentRT's, for what it takes outside of its engines.
+
+        Raises:
+            RunError: as ``draw``.
+        """
+        return self._answer(account, Accounted)
+
+    def profile(self, profile: Profile) -> Profiled:
+        """One step by its kernels.
+
+        Raises:
+            RunError: as ``draw``.
+        """
+        return self._answer(profile, Profiled)
+
+    def _answer(self, request: Request, kind: type[R]) -> R:
         assert self._process.stdin is not None
         time.sleep(_PAUSE_SECONDS)
         with contextlib.suppress(BrokenPipeError):  # _line says why
@@ -97,10 +113,11 @@ class Worker:
         assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         while b"\n" not in self._unread:
-            readable, _, _ = select.select([pipe], [], [], _PATIENCE_SECONDS)
+            readable, _, _ = select.select([pipe], [], [], PATIENCE_SECONDS)
             received = os.read(pipe, 1 << 16) if readable else b""
             if not received:
                 self.ended = True
+                kill_group(self._process)  # a silent one would go on beside the others
                 raise RunError(f"{self.side.name} ended or went silent", received=self._last_words())
             self._unread += received
         line, _, self._unread = self._unread.partition(b"\n")
@@ -115,14 +132,12 @@ class Worker:
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            if at_once:
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if at_once:
+            kill_group(self._process)
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            kill_group(self._process)
         self._process.stdout.close()
         self._errors.close()
 

@@ -9,15 +9,15 @@ Nothing here needs more than msgspec, numpy and Pillow, so that it runs in the e
 from __future__ import annotations
 
 import base64
-import contextlib
 import importlib
 import io
 import queue
 import sys
 import tempfile
-import threading
 import time
 import traceback
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,8 +25,9 @@ import msgspec
 import numpy as np
 
 from .device_memory import DeviceMemory
+from .host_memory import memory
 from .sides.drawer import Drawer
-from .workload import Ask, Done, Failed, Load, Ready, Served, Start
+from .workload import Ask, Done, Failed, Load, Profile, Ready, Reply, Request, Served, Start
 
 
 def main() -> None:
@@ -50,20 +51,33 @@ def main() -> None:
     print(msgspec.json.encode(ready).decode(), file=replies, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for line in sys.stdin:
-            reply = answer(drawer, msgspec.json.decode(line, type=Ask | Load), Path(folder), device)
+            reply = answer(drawer, msgspec.json.decode(line, type=Request), Path(folder), device)
             print(msgspec.json.encode(reply).decode(), file=replies, flush=True)
     drawer.close()
 
 
-def answer(drawer: Drawer, ask: Ask | Load, folder: Path, device: DeviceMemory) -> Done | Served | Failed:
+def answer(drawer: Drawer, ask: Request, folder: Path, device: DeviceMemory) -> Reply | Failed:
     """What came of one request. Whatever an engine or a library raises is told; the next request may do."""
     try:
         with device.counted(watch=isinstance(ask, Ask) and ask.watch):
-            reply = serve(drawer, ask) if isinstance(ask, Load) else reply_to(drawer, ask, folder)
+            reply = _reply(drawer, ask, folder)
     except Exception as error:
         traceback.print_exc()
         return Failed(f"{type(error).__name__}: {error}")
     return msgspec.structs.replace(reply, device_bytes=device.peak) if isinstance(reply, Done) else reply
+
+
+def _reply(drawer: Drawer, ask: Request, folder: Path) -> Reply:
+    if isinstance(ask, Ask):
+        return reply_to(drawer, ask, folder)
+    if isinstance(ask, Load):
+        return serve(drawer, ask)
+    if isinstance(ask, Profile):
+        from .kernel_profile import profiled  # which needs torch
+
+        return profiled(drawer, ask)
+    assert drawer.account is not None  # only LatentRT is asked
+    return drawer.account(ask)
 
 
 def reply_to(drawer: Drawer, ask: Ask, folder: Path) -> Done:
@@ -103,19 +117,27 @@ def serve(drawer: Drawer, load: Load) -> Served:
     Raises:
         Exception: what a call raised; the callers that it did not happen to finish what they were asked for.
     """
-    one_at_a_time = threading.Lock()
     requests: list[tuple[float, float, float]] = []
     begun = time.perf_counter()
 
+    def now() -> float:
+        return time.perf_counter() - begun
+
     def request(arrival: float) -> None:
-        with contextlib.nullcontext() if drawer.concurrent else one_at_a_time:
-            start = time.perf_counter() - begun
-            drawer.draw(Ask(load.workload))
-        requests.append((arrival, start, time.perf_counter() - begun))
+        start = now()
+        drawer.draw(Ask(load.workload))
+        requests.append((arrival, start, now()))
+
+    (_at_once if drawer.concurrent else _one_at_a_time)(load, now, request)
+    return Served(tuple(requests), now())
+
+
+def _at_once(load: Load, now: Callable[[], float], request: Callable[[float], None]) -> None:
+    """Each caller in a thread of its own; requests that arrive go to the first thread that is free."""
 
     def closed() -> None:
-        while (now := time.perf_counter() - begun) < load.seconds:
-            request(now)
+        while (arrival := now()) < load.seconds:
+            request(arrival)
 
     waiting: queue.SimpleQueue[float | None] = queue.SimpleQueue()
 
@@ -127,26 +149,36 @@ def serve(drawer: Drawer, load: Load) -> Served:
         calls = [callers.submit(closed if load.rate is None else opened) for _ in range(load.concurrency)]
         if load.rate is not None:
             for arrival in arrivals(load.rate, load.seconds, load.seed):
-                time.sleep(max(0.0, begun + arrival - time.perf_counter()))
+                time.sleep(max(0.0, arrival - now()))
                 waiting.put(arrival)
             for _ in calls:
                 waiting.put(None)
     for call in calls:
         call.result()
-    return Served(tuple(requests), time.perf_counter() - begun)
+
+
+def _one_at_a_time(load: Load, now: Callable[[], float], request: Callable[[float], None]) -> None:
+    """All requests in this thread, in the order they come; a caller whose picture is done is the last in the queue.
+
+    In this thread, because all other calls are: OpenMP (libgomp) keeps workers for each thread that ever called it, and
+    with more of them than processors they go to sleep at each barrier, which doubles torch's time for a small model.
+    """
+    if load.rate is not None:
+        for arrival in arrivals(load.rate, load.seconds, load.seed):
+            time.sleep(max(0.0, arrival - now()))
+            request(arrival)
+        return
+    waiting = deque([now()] * load.concurrency)
+    while waiting:
+        request(waiting.popleft())
+        if (arrival := now()) < load.seconds:
+            waiting.append(arrival)
 
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     """The times of a Poisson process of ``rate`` a second."""
     times = np.cumsum(np.random.default_rng(seed).exponential(1 / rate, int(4 * rate * seconds) + 16))
     return [float(at) for at in times if at < seconds]
-
-
-def memory(field: str) -> int:
-    """``VmRSS``, what this process has resident, or ``VmHWM``, the most it ever had; in bytes. (``getrusage`` would
-    count what whoever started it had.)"""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:"))
 
 
 if __name__ == "__main__":

@@ -80,10 +80,39 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     seed: int = 0
 
 
+class Account(msgspec.Struct, frozen=True, tag="account"):
+    """One call of LatentRT's, for what it takes outside of its engines. ``traced``: memory is traced (``tracemalloc``),
+    which slows the call down."""
+
+    workload: Workload
+    traced: bool = False
+
+
+class Profile(msgspec.Struct, frozen=True, tag="profile"):
+    """Two calls under a profiler that differ in their steps alone: what the longer one has more of is that of steps."""
+
+    workload: Workload
+    fewer: int = 2
+    more: int = 6
+
+
+class OperationsTask(msgspec.Struct, frozen=True):
+    """Operations to time on their own: those of pictures with latents ``[channels, height, width]`` of a family, with
+    LatentRT's kernels for one and for ``many`` pictures at once, and by each of these providers."""
+
+    device: Literal["cpu", "cuda"]
+    family: str
+    channels: int
+    height: int
+    width: int
+    many: int
+    providers: tuple[str, ...]
+
+
 class Done(msgspec.Struct, frozen=True, tag="draw"):
     """One call's outcome. ``seconds`` until the pictures are in memory; ``stages`` in seconds, with ``encode`` for the
-    PNG files, which comes on top; ``device_bytes``: the most GPU memory, if it was watched; ``pictures``: base64 of
-    PNGs; ``latents``: base64 of an .npy file."""
+    PNG files, which comes on top; ``peak_bytes``: the most host memory since the process started; ``device_bytes``: the
+    most GPU memory, if it was watched; ``pictures``: base64 of PNGs; ``latents``: base64 of an .npy file."""
 
     seconds: float
     stages: dict[str, float]
@@ -100,7 +129,39 @@ class Served(msgspec.Struct, frozen=True, tag="load"):
     seconds: float
 
 
+class Accounted(msgspec.Struct, frozen=True, tag="account"):
+    """One call's costs: seconds in all and outside of the engines, buffers taken from the device, how often the host
+    waited for it, and, if it was traced, the most host memory that any step took on top of what it found."""
+
+    seconds: float
+    outside_engines_seconds: float
+    allocations: int
+    synchronizations: int
+    step_bytes: int = 0
+
+
+class Kernel(msgspec.Struct, frozen=True):
+    """A kernel, or a copy, by its name: how often it runs in one step, and how long in all."""
+
+    name: str
+    calls: float
+    seconds: float
+
+
+class Profiled(msgspec.Struct, frozen=True, tag="profile"):
+    """One step on the GPU: its kernels, the longest first, and the time from one step to the next; what is not spent
+    in kernels, the GPU waits."""
+
+    kernels: tuple[Kernel, ...]
+    seconds: float
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """A call or a load that was not done; the process is there for the next one."""
 
     reason: str
+
+
+#: What a side's process can be asked for, and what it replies if nothing fails.
+Request = Ask | Load | Account | Profile
+Reply = Done | Served | Accounted | Profiled

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workload import Ask
+from ..workload import Account, Accounted, Ask
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Drawer:
-    """A loaded side. ``prepared_seconds``: its own export of the checkpoint, part of the time that loading took."""
+    """A loaded side. ``prepared_seconds``: its own export of the checkpoint, part of the time that loading took.
+    Only LatentRT's have ``account``."""
 
     draw: Callable[[Ask], Drawn]
     versions: dict[str, str]
     settings: dict[str, str]
     concurrent: bool = False
     prepared_seconds: float = 0.0
+    account: Callable[[Account], Accounted] | None = None
     close: Callable[[], object] = field(default=lambda: None)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...runtime import __version__, load
+from ...runtime import Output, __version__, load
 from ...runtime.cli.values import interval_from_text
-from ..workload import Ask, Start
+from ..workload import Ask, Start, Workload
 from .drawer import Drawer, Drawn, initial_latents
+from .latentrt_account import account
 
 
 def open_side(start: Start) -> Drawer:
@@ -24,9 +25,8 @@ def open_side(start: Start) -> Drawer:
     manifest = pipe.bundle.manifest
     space = manifest.latent_space
 
-    def draw(ask: Ask) -> Drawn:
-        work = ask.workload
-        output = pipe(
+    def call(work: Workload, **more: Any) -> Output:
+        return pipe(
             work.prompt,
             width=work.width,
             height=work.height,
@@ -34,11 +34,17 @@ def open_side(start: Start) -> Drawer:
             guidance_scale=work.guidance_scale,
             seed=work.seed,
             num_images_per_prompt=work.images,
-            latents=initial_latents(ask, space.channels, space.scale) if ask.noise == "numpy" else None,
-            output_type="latent" if ask.give == "latents" else "pil",
             **approximations,
+            **more,
         )
+
+    def draw(ask: Ask) -> Drawn:
         given = ask.give == "latents"
+        output = call(
+            ask.workload,
+            latents=initial_latents(ask, space.channels, space.scale) if ask.noise == "numpy" else None,
+            output_type="latent" if given else "pil",
+        )
         return Drawn(
             stages=output.timings.as_dict(),
             pictures=[] if given else output.images,
@@ -58,4 +64,6 @@ def open_side(start: Start) -> Drawer:
         **options,
     }
     versions = {"latentrt": __version__, pipe.provider: engine.provider_version}
-    return Drawer(draw, versions, settings, concurrent=True, close=pipe.close)
+    return Drawer(
+        draw, versions, settings, concurrent=True, account=lambda ask: account(pipe, call, ask), close=pipe.close
+    )

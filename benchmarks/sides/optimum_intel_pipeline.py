@@ -6,7 +6,6 @@ when they are first asked for.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +18,23 @@ from optimum.intel.version import __version__ as optimum_intel_version  # type: 
 from ..workload import Start, Workload
 from .diffusers_call import denoiser_of, draw_with, torch_versions
 from .drawer import Drawer
+from .own_export import exported
 
 
 def open_side(start: Start) -> Drawer:
-    """Export once into the cache, with weights as they are, then load, fix the shapes and compile.
+    """Load what ``export`` has made, fix the shapes and compile.
 
     The option ``hint``: ``f32`` or ``bf16``, OpenVINO's INFERENCE_PRECISION_HINT.
     """
     torch.set_num_threads(start.threads)
-    folder = Path(start.cache)
-    # The class by name: OVDiffusionPipeline cannot tell what a checkpoint in a local folder is for.
-    kind = diffusers.DiffusionPipeline.load_config(start.source)["_class_name"]
-    pipeline = getattr(optimum.intel, f"OV{kind}")
-    begun = time.perf_counter()
-    if not (folder / "model_index.json").exists():
-        exported = pipeline.from_pretrained(start.source, export=True, compile=False, load_in_8bit=False)
-        exported.save_pretrained(folder)
-    prepared = time.perf_counter() - begun
+    folder, prepared = exported(__name__, start)
     precision = start.options["hint"]
     hints = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": str(start.threads),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    pipe = pipeline.from_pretrained(folder, compile=False, ov_config=hints)
+    pipe = _pipeline_class(start.source).from_pretrained(folder, compile=False, ov_config=hints)
     denoiser = denoiser_of(pipe)
     shape: tuple[int, ...] | None = None
 
@@ -61,6 +53,18 @@ def open_side(start: Start) -> Drawer:
     settings = {"precision": precision, "shapes": "fixed, compiled anew for another one", **hints}
     versions = torch_versions(openvino) | {"optimum-intel": optimum_intel_version}
     return Drawer(draw, versions, settings, prepared_seconds=prepared)
+
+
+def export(checkpoint: str, folder: Path) -> None:
+    """optimum's export, with weights as they are."""
+    pipe = _pipeline_class(checkpoint).from_pretrained(checkpoint, export=True, compile=False, load_in_8bit=False)
+    pipe.save_pretrained(folder)
+
+
+def _pipeline_class(checkpoint: str) -> Any:
+    """By name: OVDiffusionPipeline cannot tell what a checkpoint in a local folder is for."""
+    kind = diffusers.DiffusionPipeline.load_config(checkpoint)["_class_name"]
+    return getattr(optimum.intel, f"OV{kind}")
 
 
 def _reshape_without_guidance(model: Any, images: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import onnxruntime
@@ -14,21 +14,16 @@ from optimum.version import __version__ as optimum_version  # type: ignore[impor
 from ..workload import Start
 from .diffusers_call import draw_with, torch_versions
 from .drawer import Drawer
+from .own_export import exported
 
 
 def open_side(start: Start) -> Drawer:
-    """Export once into the cache, then load from there as its documentation says to."""
+    """Load what ``export`` has made, as its documentation says to."""
     torch.set_num_threads(start.threads)
-    folder = Path(start.cache)
-    # The class by name: ORTDiffusionPipeline cannot tell what a checkpoint in a local folder is for.
-    kind = diffusers.DiffusionPipeline.load_config(start.source)["_class_name"]
-    pipeline = getattr(optimum.onnxruntime, f"ORT{kind}")
-    begun = time.perf_counter()
-    if not (folder / "model_index.json").exists():
-        pipeline.from_pretrained(start.source, export=True).save_pretrained(folder)
-    prepared = time.perf_counter() - begun
+    folder, prepared = exported(__name__, start)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = start.threads
+    pipeline = _pipeline_class(start.source)
     pipe = pipeline.from_pretrained(folder, session_options=options, provider="CPUExecutionProvider")
     draw = draw_with(pipe, pipe.vae.config.latent_channels, pipe.vae_scale_factor)
     settings = {
@@ -39,3 +34,14 @@ def open_side(start: Start) -> Drawer:
     }
     versions = torch_versions(onnxruntime) | {"optimum": optimum_version}
     return Drawer(draw, versions, settings, prepared_seconds=prepared)
+
+
+def export(checkpoint: str, folder: Path) -> None:
+    """optimum's export."""
+    _pipeline_class(checkpoint).from_pretrained(checkpoint, export=True).save_pretrained(folder)
+
+
+def _pipeline_class(checkpoint: str) -> Any:
+    """By name: ORTDiffusionPipeline cannot tell what a checkpoint in a local folder is for."""
+    kind = diffusers.DiffusionPipeline.load_config(checkpoint)["_class_name"]
+    return getattr(optimum.onnxruntime, f"ORT{kind}")

@@ -12,15 +12,13 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ...runtime.providers import PROVIDERS
 from ...runtime.version import __version__
 from ..baselines import python_of, run_command
 from ..plan import Plan
 from ..results import Size
 from ..turns import Worker
 from .memory import bytes_of
-
-#: The extra that installs a provider, where it has another name.
-_EXTRAS = {"onnxruntime-cpu": "cpu", "onnxruntime-cuda": "cuda"}
 
 #: Of a checkout: what is not part of an installation.
 _NOT_INSTALLED = frozenset({"build", "dist", "examples", "node_modules", "results", "tests", "__pycache__"})
@@ -38,7 +36,7 @@ def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[Size]:
     plan.progress("the reference's installation")
     yield Size(f"installation of {', '.join(_REFERENCE)}", sum(map(_bytes_of, required(_REFERENCE))))
     plan.progress("installing into a fresh environment")
-    yield _fresh(_EXTRAS.get(plan.provider, plan.provider))
+    yield fresh_installation(PROVIDERS[plan.provider].extra)
 
 
 def amount(plan: Plan) -> int:
@@ -68,7 +66,7 @@ def _bytes_of(installed: Distribution) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def _fresh(extra: str) -> Size:
+def fresh_installation(extra: str) -> Size:
     """What installing LatentRT adds to a fresh environment: what a container has on top of its Python. From a copy of
     the checkout that this runs from, if it does: pip builds in the folder it is given."""
     checkout = Path(__file__).resolve().parents[2]

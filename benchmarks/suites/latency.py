@@ -14,8 +14,9 @@ import msgspec
 from ...runtime.errors import RunError
 from ..baselines import Installed
 from ..plan import Plan
+from ..processes import process_group
 from ..results import ColdStart, Failure, Phase, Run
-from ..turns import Worker, alive, environment, failure, in_turn, worker_command
+from ..turns import PATIENCE_SECONDS, Worker, alive, environment, failure, in_turn, worker_command
 from ..workload import Ask, Workload
 
 Record = Run | ColdStart | Failure
@@ -102,11 +103,14 @@ def _cold_start(plan: Plan, installed: Installed, out: Path) -> float:
             "--guidance-scale", str(work.guidance_scale), "--seed", str(work.seed), "--threads", str(plan.threads),
             *(part for name, value in start.options.items() for part in (f"--{name.replace('_', '-')}", value)),
         ]  # fmt: skip
+    pipes, variables = subprocess.PIPE, environment(plan.threads, installed)
     begun = time.perf_counter()
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(plan.threads, installed), check=False
-    )
+    with process_group(command, stdout=pipes, stderr=pipes, env=variables) as process:
+        try:
+            _, errors = process.communicate(timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RunError(f"{installed.side.name}: its cold start does not end") from None
     seconds = time.perf_counter() - begun
-    if done.returncode != 0 or not out.exists():
-        raise RunError(f"{installed.side.name}: its cold start failed", received=done.stderr[-2000:].strip())
+    if process.returncode != 0 or not out.exists():
+        raise RunError(f"{installed.side.name}: its cold start failed", received=errors[-2000:].strip())
     return seconds

@@ -1,6 +1,7 @@
 """``memory``: host and GPU memory of each side's process, sizes of bundle and checkpoint.
 
-A process's memory is read before any suite asks it for other sizes or batches than the headline's.
+A process's peak is the most since it started, so it is read before any suite asks for other sizes or batches than the
+headline's.
 """
 
 from __future__ import annotations

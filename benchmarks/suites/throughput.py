@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ...runtime.errors import RunError
 from ..baselines import OURS, REFERENCE
+from ..figures import requests_per_second
 from ..plan import Plan
 from ..results import Failure, LoadRun
 from ..turns import Worker, alive, failure
@@ -29,7 +30,7 @@ def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[LoadRun | Failure
         for worker in alive(workers):
             record = _load(plan, worker, concurrency, None, plan.load_seconds)
             if concurrency == 1 and isinstance(record, LoadRun):
-                alone[record.side] = len(record.requests) / record.seconds
+                alone[record.side] = requests_per_second(record)
             yield record
     for rate in rates([alone[name] for name in (OURS, REFERENCE) if name in alone]):
         for worker in alive(workers):
@@ -37,8 +38,8 @@ def measure(plan: Plan, workers: Sequence[Worker]) -> Iterator[LoadRun | Failure
 
 
 def rates(alone: Sequence[float]) -> list[float]:
-    """Arrivals a second, in three digits, for these pictures a second."""
-    return sorted({float(f"{UTILIZATION * pictures:.3g}") for pictures in alone})
+    """Arrivals a second, in three digits, for these requests a second with one caller."""
+    return sorted({float(f"{UTILIZATION * served:.3g}") for served in alone})
 
 
 def amount(plan: Plan) -> int:

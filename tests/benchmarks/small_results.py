@@ -31,7 +31,8 @@ from latentrt.benchmarks.results import (
     Size,
     Subject,
 )
-from latentrt.benchmarks.workload import Workload
+from latentrt.benchmarks.results_kernels import Operated, StepKernels
+from latentrt.benchmarks.workload import Kernel, Workload
 
 WORKLOAD = Workload("a rocket", 128, 128, 20, 5.0, 7)
 LARGER = Workload("a rocket", 160, 96, 20, 5.0, 7)
@@ -76,6 +77,8 @@ def results_with(seconds: float = 0.1, rounds: int = 6, partial: str | None = No
         Overhead(0, 20, seconds, 0.03 * seconds, 4096, 0, 25),
         Size("bundle", 45_000_000),
         Build("cold", 30.0, {"denoiser": 20.0}, 900_000_000, 45_000_000, {"export": 15.0, "gate": 5.0}),
+        StepKernels("latentrt", WORKLOAD.label, 1e-4, 8e-5, (Kernel("conv", 2, 6e-5), Kernel("add", 1, 2e-5)), 3),
+        Operated("GEGLU", "torch", "1x2", 3_000, 1e-6),
     ]
     return Results(
         schema_version=SCHEMA_VERSION,

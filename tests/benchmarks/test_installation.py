@@ -35,7 +35,7 @@ def test_ours_is_installed_from_a_copy_without_what_it_does_not_need(
             Path(command[-1]).mkdir()
 
     monkeypatch.setattr(installation, "run_command", run)
-    size = installation._fresh("cpu")
+    size = installation.fresh_installation("cpu")
     assert (size.what, size.bytes) == ("installation with the cpu extra", 1000)
     assert {"pyproject.toml", "README.md", "runtime/loading.py"} <= copied
     assert not any(name.split("/")[0] in ("build", "tests", "examples", ".git") for name in copied)

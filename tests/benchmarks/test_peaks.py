@@ -13,16 +13,16 @@ from latentrt.benchmarks.results import Peaks
 
 def test_a_processor_has_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
     small = {
-        "_ROUNDS": 2,
-        "_SECONDS": 0.01,
-        "_SIDES": (64,),
-        "_PICTURES": (8,),
-        "_CHANNELS": 16,
-        "_COPY_BYTES": 1 << 20,
+        "ROUNDS": 2,
+        "SECONDS": 0.01,
+        "SIDES": (64,),
+        "PICTURES": (8,),
+        "CHANNELS": 16,
+        "COPY_BYTES": 1 << 20,
     }
     for name, value in small.items():
         monkeypatch.setattr(peaks, name, value)
-    found = peaks._processor_peaks(1)
+    found = peaks.processor_peaks(1)
     assert found.matmul > 0
     assert found.copy > 0
     assert found.matmul_by in ("numpy matmul", "torch matmul", "onnxruntime convolution")
@@ -33,10 +33,10 @@ def test_the_best_of_all_turns_counts() -> None:
     seconds = iter([2.0, 4.0, 1.0, 4.0] + [4.0] * 16)
 
     def busy_at_first(work: Callable[[], object]) -> float:
-        time.sleep(peaks._SECONDS)
+        time.sleep(peaks.SECONDS)
         return next(seconds)
 
-    assert peaks._best({"a": [(8, int)], "b": [(8, int)]}, busy_at_first) == {"a": 8.0, "b": 2.0}
+    assert peaks.best_rates({"a": [(8, int)], "b": [(8, int)]}, busy_at_first) == {"a": 8.0, "b": 2.0}
 
 
 def test_a_peak_that_a_busy_machine_hid_is_found_by_another_measurement() -> None:

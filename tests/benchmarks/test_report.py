@@ -15,12 +15,12 @@ from latentrt.benchmarks.plots import plots
 from latentrt.benchmarks.report_html import AMPLIFIED, difference_png, html
 from latentrt.benchmarks.report_markdown import markdown, summary
 from latentrt.benchmarks.report_terminal import rich_table
-from latentrt.benchmarks.results import Bound, Memory, Peaks, Picture, Record, Results
+from latentrt.benchmarks.results import Bound, Memory, Peaks, Picture, Record, Results, Run
 from latentrt.benchmarks.suites.quality import pixels_from_png
-from latentrt.benchmarks.tables import all_tables, headline, percentiles
+from latentrt.benchmarks.tables import all_tables, headline, percentiles, serving, stage_table, starting, switching
 from latentrt.benchmarks.tables_costs import efficiency, limits, memory, overhead
 
-from .small_results import png, results_with
+from .small_results import WORKLOAD, png, results_with
 
 SHADES = {"diffusers": 100, "latentrt": 103}
 
@@ -35,7 +35,7 @@ def test_the_headline_has_every_side_with_its_ratio(results: Results) -> None:
 
 def test_every_table_is_rectangular(results: Results) -> None:
     tables = all_tables(results)
-    assert len(tables) == 17
+    assert len(tables) == 19
     for table in tables:
         assert {len(row) for row in table.rows} == {len(table.columns)}, table.heading
 
@@ -78,8 +78,37 @@ def test_every_picture_of_a_call_is_beside_that_of_the_reference(results: Result
     assert page.count(difference_png(*(png(SHADES[side]) for side in ("diffusers", "latentrt")))) == 2
 
 
+def test_requests_under_load_are_told_in_pictures(results: Results) -> None:
+    theirs = ("3.33", "445.0", "-", "590.0", "2")  # in turn, though they arrive together: 300 ms and 590 ms
+    assert serving(results).rows[0] == ("1 callers", "Latentrt", "10.00", "100.0", "-", "100.0", "2")
+    assert serving(results).rows[3] == ("5 requests a second", "Diffusers", *theirs)
+    two = msgspec.structs.replace(results, workload=msgspec.structs.replace(WORKLOAD, images=2))
+    assert [row[2] for row in serving(two).rows] == ["20.00", "20.00", "6.67", "6.67"]
+
+
+def test_stages_are_told_with_what_they_leave(results: Results) -> None:
+    assert stage_table(results).rows == (
+        ("text", "1.0", "3.0"), ("denoise", "80.0", "240.0"), ("decode", "10.0", "30.0"), ("encode", "5.0", "15.0"),
+        ("other", "9.4", "28.3"),
+    )  # fmt: skip
+
+
+def test_starts_are_told_beside_ours(results: Results) -> None:
+    assert starting(results).rows == (
+        ("Latentrt", "0.51 s", "", "0.40 s", "100 ms", "100 ms, 150 ms"),
+        ("Diffusers", "1.51 s", "2.96x", "0.60 s", "300 ms", "300 ms, 450 ms"),
+    )
+
+
+def test_the_first_call_of_a_size_is_beside_the_next(results: Results) -> None:
+    again = [Run("latentrt", WORKLOAD.label, "switch", 1, 0, 0.08, {}, 0)]
+    rows = switching(msgspec.structs.replace(results, records=(*results.records, *again))).rows
+    assert rows[0] == ("Latentrt", WORKLOAD.label, "100 ms", "80 ms")
+
+
 def test_memory_of_a_gpu_has_columns_only_where_there_is_one(results: Results) -> None:
-    assert len(memory(results).columns) == 3
+    assert memory(results).columns == ("", "after loading", "peak, from its start")
+    assert memory(results).rows == (("Latentrt", "100 MB", "200 MB"), ("Diffusers", "100 MB", "600 MB"))
     on_gpu = Memory("latentrt", 10**8, 2 * 10**8, 3 * 10**9, 4 * 10**9)
     table = memory(msgspec.structs.replace(results, records=(on_gpu,)))
     assert table.columns[3:] == ("GPU, after loading", "GPU, peak of one call")

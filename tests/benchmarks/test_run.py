@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from latentrt.benchmarks import run as run_module
 from latentrt.benchmarks.baselines import Installed
 from latentrt.benchmarks.figures import bounds
-from latentrt.benchmarks.prepare import Prepared, Wishes, prepare
+from latentrt.benchmarks.prepare import Prepared
 from latentrt.benchmarks.recorder import Recorder
 from latentrt.benchmarks.results import (
     Bound,
@@ -28,22 +27,12 @@ from latentrt.benchmarks.results import (
     Size,
     read_results,
 )
-from latentrt.benchmarks.run import Stopped, amount, measure
-from latentrt.benchmarks.workload import Ask, Done, Ready, Start
+from latentrt.benchmarks.run import Stopped, measure
+from latentrt.benchmarks.workload import Ask, Done, Start
 from latentrt.runtime.cli.main import main
 from latentrt.runtime.errors import RunError
 
-SHORTEST = Wishes(
-    suites=("latency",), sides=("diffusers",), steps=(1,), threads=1, runs=1, warm_up=0, cold_runs=0, prompts=("a fox",)
-)
-
-
-@pytest.fixture
-def no_peaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Peaks as they might be; measuring them takes seconds."""
-    from latentrt.benchmarks.suites import limit
-
-    monkeypatch.setattr(limit, "measure_peaks", lambda threads, device, precision: Peaks(1e11, "numpy", 1e10, threads))
+from .fake_sides import DONE, FakeWorker
 
 
 @pytest.mark.usefixtures("no_peaks")
@@ -82,41 +71,6 @@ def test_from_the_command_line_to_a_report(
     assert "| LatentRT |" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture
-def prepared(emoji_bundle: Path, emoji_checkpoint: Path) -> Prepared:
-    """The shortest run."""
-    return prepare(emoji_bundle, emoji_checkpoint, SHORTEST)
-
-
-class Loading:
-    """As much of a side's process as being measured needs; ``answers`` says what comes of a call."""
-
-    answers: ClassVar[Callable[[str, Ask], Done]] = staticmethod(lambda name, ask: DONE)
-
-    def __init__(self, installed: Installed, start: Start):
-        self.side = installed.side
-        self.ended = False
-        self.ready = Ready(0.1, 0.0, 1, 0, True, {}, {})
-
-    def __enter__(self) -> Loading:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.ended = True
-
-    def draw(self, ask: Ask) -> Done:
-        return type(self).answers(self.side.name, ask)
-
-
-DONE = Done(0.1, {"denoise": 0.05}, 1)
-
-
-@pytest.fixture
-def no_processes(no_peaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sides that are measured without being there."""
-    monkeypatch.setattr(run_module, "Worker", Loading)
-
-
 @pytest.mark.usefixtures("no_processes")
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_what_was_measured_before_an_interruption_is_kept(
@@ -127,7 +81,7 @@ def test_what_was_measured_before_an_interruption_is_kept(
             raise stop
         return DONE
 
-    monkeypatch.setattr(Loading, "answers", staticmethod(interrupted))
+    monkeypatch.setattr(FakeWorker, "answers", staticmethod(interrupted))
     kept: list[tuple[int, str]] = []
     recorder = Recorder(keep=lambda records, during: kept.append((len(records), during)))
     assert measure(prepared.plan, prepared.suites, (), recorder) == Stopped("warming up", status)
@@ -144,7 +98,7 @@ def test_a_call_that_fails_is_recorded_once_and_the_rest_is_measured(
             raise RunError("diffusers failed", received="out of memory")
         return DONE
 
-    monkeypatch.setattr(Loading, "answers", staticmethod(without_two))
+    monkeypatch.setattr(FakeWorker, "answers", staticmethod(without_two))
     work = prepared.plan.workload
     two = msgspec.structs.replace(work, images=2)
     plan = replace(prepared.plan, variations=(two, msgspec.structs.replace(work, num_inference_steps=2)), runs=2)
@@ -176,7 +130,7 @@ def test_a_suite_that_breaks_takes_no_other_with_it(prepared: Prepared, monkeypa
 
 @pytest.mark.usefixtures("no_peaks")
 def test_without_the_reference_there_is_nothing_to_compare(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Refused(Loading):
+    class Refused(FakeWorker):
         def __init__(self, installed: Installed, start: Start):
             if installed.side.name == "diffusers":
                 raise RunError("diffusers ended or went silent")
@@ -217,7 +171,7 @@ def test_the_status_tells_of_failures(
         "diffusers", "--suite", "memory", "--runs", "1", "--warm-up", "0", "--steps", "1",
     ]  # fmt: skip
     assert main(command) == 0
-    monkeypatch.setattr(Loading, "answers", staticmethod(failing))
+    monkeypatch.setattr(FakeWorker, "answers", staticmethod(failing))
     assert main(command) == 1
     results = read_results(tmp_path)
     assert results.partial is None
@@ -226,8 +180,3 @@ def test_the_status_tells_of_failures(
     assert main(["bench", "report", str(tmp_path), "--out", str(tmp_path / "again")]) == 0
     again = (tmp_path / "again" / "report.html").read_text(encoding="utf-8")
     assert again == (tmp_path / "report.html").read_text(encoding="utf-8")
-
-
-def test_the_amount_of_work_is_known_beforehand(emoji_bundle: Path, emoji_checkpoint: Path) -> None:
-    prepared = prepare(emoji_bundle, emoji_checkpoint, SHORTEST)
-    assert amount(prepared.plan, prepared.suites) == 2 + 2 * 2 + 2

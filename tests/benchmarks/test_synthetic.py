@@ -11,13 +11,15 @@ from typing import Any
 import diffusers
 import numpy as np
 import pytest
+import transformers
 
 from latentrt.benchmarks import gpu
-from latentrt.benchmarks.baselines import Missing, provider_side
+from latentrt.benchmarks.baselines import Missing, provider_side, sides_named
 from latentrt.benchmarks.gpu import GpuWishes, cannot_run, gpu_providers, prepare_model
-from latentrt.benchmarks.prepare import Wishes, prepare
+from latentrt.benchmarks.prepare import Prepared, Wishes, prepare
 from latentrt.benchmarks.published import MODELS, Published
 from latentrt.benchmarks.sides.diffusers_pipeline import open_side
+from latentrt.benchmarks.statistics import shows
 from latentrt.benchmarks.synthetic import synthetic_checkpoint
 from latentrt.benchmarks.workload import Ask, Start, Workload
 from latentrt.export.checkpoints.checkpoint import read_checkpoint
@@ -25,7 +27,8 @@ from latentrt.export.networks.skeleton import skeleton
 from latentrt.runtime.cli.main import main
 from latentrt.runtime.errors import EngineError
 
-PARAMETERS = {"sd1": 859_520_964, "sdxl": 2_567_463_684, "sd3": 2_028_328_000}
+PARAMETERS = {"sd1": 859_520_964, "sdxl": 2_567_463_684, "sd3": 2_028_328_000, "sd3-t5": 2_028_328_000}
+T5_XXL = 4_762_310_656
 
 _TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 _TEXT |= {"projection_dim": 16}
@@ -46,6 +49,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     },
     "text_encoder": _TEXT,
     "text_encoder_2": _TEXT,
+    "text_encoder_3": {"vocab_size": 160, "d_model": 32, "d_kv": 8, "d_ff": 20, "num_layers": 2, "num_heads": 3},
 }  # fmt: skip
 _OF_FAMILY: dict[str, dict[str, Any]] = {
     "sd1": {"cross_attention_dim": 16},
@@ -57,29 +61,35 @@ _OF_FAMILY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def small(family: str) -> Published:
+def small(name: str) -> Published:
     """The same model with small networks."""
-    model = MODELS[family]
+    model = MODELS[name]
     sizes = {folder: {**config, **_SMALL[folder]} for folder, config in model.sizes.items()}
-    denoiser = "transformer" if family == "sd3" else "unet"
-    sizes[denoiser] |= _OF_FAMILY[family]
+    denoiser = "transformer" if model.family == "sd3" else "unet"
+    sizes[denoiser] |= _OF_FAMILY[model.family]
     return replace(model, sizes=sizes, side=64, steps=2)
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_denoisers_have_the_published_number_of_parameters(family: str) -> None:
-    config = MODELS[family].config("transformer" if family == "sd3" else "unet")
+@pytest.mark.parametrize("name", MODELS)
+def test_denoisers_have_the_published_number_of_parameters(name: str) -> None:
+    model = MODELS[name]
+    config = model.config("transformer" if model.family == "sd3" else "unet")
     network = skeleton(getattr(diffusers, config["_class_name"]), config)
-    assert sum(math.prod(weight.shape) for weight in network.parameters()) == PARAMETERS[family]
+    assert sum(math.prod(weight.shape) for weight in network.parameters()) == PARAMETERS[name]
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_diffusers_draws_with_a_checkpoint_of_random_weights(family: str, tmp_path: Path) -> None:
-    synthetic_checkpoint(small(family), tmp_path / family)
-    assert read_checkpoint(tmp_path / family).family.name == family
+def test_t5_has_the_published_number_of_parameters() -> None:
+    network = skeleton(transformers.T5EncoderModel, MODELS["sd3-t5"].config("text_encoder_3"))
+    assert sum(math.prod(weight.shape) for weight in network.parameters()) == T5_XXL
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_diffusers_draws_with_a_checkpoint_of_random_weights(name: str, tmp_path: Path) -> None:
+    synthetic_checkpoint(small(name), tmp_path / name)
+    assert read_checkpoint(tmp_path / name).family.name == MODELS[name].family
     work = Workload("a fox", 64, 64, 2, 7.0, 1)
     options = {"device": "cpu", "precision": "fp32"}
-    side = open_side(Start(str(tmp_path / family), 1, work, str(tmp_path), options))
+    side = open_side(Start(str(tmp_path / name), 1, work, str(tmp_path), options))
     drawn = side.draw(Ask(work, noise="numpy"))
     assert {"text", "denoise", "decode", "postprocess"} <= drawn.stages.keys()
     assert np.ptp(np.asarray(drawn.pictures[0])) > 25
@@ -157,6 +167,45 @@ def test_a_model_that_breaks_does_not_keep_the_next_one_from_being_measured(
     assert "failed: SDXL: of ours" in told
 
 
+@pytest.mark.parametrize(("wished", "sides"), [(("diffusers-compile",), 1), ((), 0)])
+def test_the_compiled_side_can_be_left_out(
+    wished: tuple[str, ...], sides: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Wishes] = []
+
+    def prepared(bundle: Path, checkpoint: Path, wishes: Wishes, progress: object) -> Prepared:
+        asked.append(wishes)
+        raise EngineError("enough")
+
+    for name in ("synthetic_checkpoint", "bundle_from_checkpoint"):
+        monkeypatch.setattr(gpu, name, lambda *arguments: None)
+    monkeypatch.setattr(gpu, "_cannot_build", lambda *arguments: "")
+    monkeypatch.setattr(gpu, "cannot_run", lambda *arguments: "")
+    monkeypatch.setattr(gpu, "prepare", prepared)
+    with pytest.raises(EngineError, match="enough"):
+        prepare_model(small("sd1"), tmp_path, GpuWishes(("tensorrt",), wished), lambda text: None)
+    (wishes,) = asked
+    assert ("diffusers-compile" in [side.name for side in sides_named(wishes.sides, {})]) == bool(sides)
+    assert "kernels" in wishes.suites
+    assert shows(95, wishes.runs)
+
+
+def test_the_command_line_leaves_it_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from latentrt.benchmarks import cli_gpu
+
+    asked: list[tuple[str, tuple[str, ...]]] = []
+
+    def prepared(model: Published, work: Path, wishes: GpuWishes, progress: object) -> Prepared:
+        asked.append((model.name, wishes.sides))
+        raise EngineError("enough")
+
+    monkeypatch.setattr(cli_gpu, "gpu_target", lambda: "sm90")
+    monkeypatch.setattr(gpu, "prepare_model", prepared)
+    assert main(["bench", "gpu", "--out", str(tmp_path / "out"), "--no-compiled"]) == 1
+    assert main(["bench", "gpu", "--out", str(tmp_path / "out"), "--model", "sd3-t5"]) == 1
+    assert asked == [("sd1", ()), ("sdxl", ()), ("sd3", ()), ("sd3-t5", ("diffusers-compile",))]
+
+
 def test_providers_for_gpus_are_known() -> None:
     assert gpu_providers()
     assert "onnxruntime-cpu" not in gpu_providers()
@@ -171,7 +220,7 @@ def test_what_cannot_be_measured_or_made_is_told(
     assert main(["bench", "gpu", "--out", str(tmp_path / "gpu")]) == 2
     assert "no NVIDIA GPU" in capsys.readouterr().err
     assert main(["bench", "gpu", "--out", str(tmp_path / "gpu"), "--model", "sd9"]) == 2
-    assert "model | received: sd9 | expected: sd1, sdxl, sd3" in capsys.readouterr().err
+    assert "model | received: sd9 | expected: sd1, sdxl, sd3, sd3-t5" in capsys.readouterr().err
     assert main(["bench", "synthetic", "sd1", "--out", str(tmp_path)]) == 2
     assert "something that is there" in capsys.readouterr().err
     assert not (tmp_path / "gpu").exists()

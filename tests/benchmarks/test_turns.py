@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from latentrt.benchmarks import baselines
+from latentrt.benchmarks import baselines, turns
 from latentrt.benchmarks.baselines import SIDES, Installed, Missing, Side, find, left_out, sides_named
+from latentrt.benchmarks.host_memory import memory
 from latentrt.benchmarks.results import Failure
 from latentrt.benchmarks.turns import Worker, alive, failure, in_turn
-from latentrt.benchmarks.workload import Ask, Load, Start
+from latentrt.benchmarks.workload import Account, Ask, Load, Ready, Start
 from latentrt.runtime.errors import RunError
 
 from .small_results import WORKLOAD
@@ -52,10 +52,31 @@ def test_a_side_that_cannot_do_a_call_can_do_the_next(emoji_bundle: Path, tmp_pa
         assert worker.draw(Ask(work)).seconds > 0
         with pytest.raises(RunError, match="RequestError"):
             worker.load(Load(msgspec.structs.replace(WORKLOAD, num_inference_steps=0), 0.1, 2))
-        os.kill(worker._process.pid, signal.SIGKILL)
-        with pytest.raises(RunError, match="ended or went silent"):
-            worker.draw(Ask(work))
+        told = worker.account(Account(work))
+        assert 0 < told.outside_engines_seconds < told.seconds
+        assert told.allocations == told.step_bytes == 0
+        assert worker.account(Account(work, traced=True)).step_bytes > 0
+
+
+@pytest.mark.parametrize("after", ["echo no memory >&2", "sleep 60"])
+def test_a_process_that_ended_or_went_silent_is_gone_with_all_that_it_started(
+    after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready = msgspec.json.encode(Ready(0.1, 0.0, 1, 0, True, {}, {})).decode()
+    python, left = tmp_path / "python", tmp_path / "left"
+    python.write_text(f"#!/bin/sh\nsleep 60 &\necho $! > {left}\necho '{ready}'\nread request\n{after}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.5)
+    with Worker(Installed(SIDES[0], str(python)), Start("", 1, WORKLOAD, "")) as worker:
+        with pytest.raises(RunError, match="latentrt ended or went silent") as error:
+            worker.draw(Ask(WORKLOAD))
         assert worker.ended
+        assert ("no memory" in str(error.value)) == ("no memory" in after)
+        process = Path("/proc", left.read_text().strip())
+        patience = time.monotonic() + 10
+        while (running := memory("VmRSS", process)) and time.monotonic() < patience:
+            time.sleep(0.01)
+        assert not running
 
 
 def test_what_a_process_said_last_is_in_the_error(tmp_path: Path) -> None:

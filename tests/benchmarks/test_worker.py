@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,10 +14,12 @@ from PIL import Image
 
 from latentrt.benchmarks import device_memory
 from latentrt.benchmarks.device_memory import DeviceMemory
+from latentrt.benchmarks.host_memory import memory, memory_of_session
+from latentrt.benchmarks.processes import process_group
 from latentrt.benchmarks.sides.drawer import Drawer, Drawn, initial_latents
 from latentrt.benchmarks.suites.quality import pixels_from_png
-from latentrt.benchmarks.worker import answer, arrivals, encoded_array, memory, reply_to, serve
-from latentrt.benchmarks.workload import Ask, Failed, Load
+from latentrt.benchmarks.worker import answer, arrivals, encoded_array, reply_to, serve
+from latentrt.benchmarks.workload import Account, Ask, Failed, Load
 
 from .small_results import WORKLOAD
 
@@ -46,8 +50,30 @@ def test_callers_run_at_once_only_where_a_side_allows_it(concurrent: bool) -> No
     assert all(arrival <= start < end for arrival, start, end in served.requests)
 
 
-def test_an_open_loop_counts_from_the_arrival_and_leaves_nobody_out() -> None:
-    side, _ = drawer(0.05, concurrent=True)
+@pytest.mark.parametrize("rate", [None, 40.0])
+def test_a_side_that_takes_one_caller_is_called_by_one_thread(rate: float | None) -> None:
+    callers = set()
+
+    def draw(ask: Ask) -> Drawn:
+        callers.add(threading.get_ident())
+        time.sleep(0.01)
+        return Drawn({}, [], None, lambda folder: None)
+
+    load = Load(WORKLOAD, 0.2, 3, rate, seed=3)
+    served = serve(Drawer(draw, {}, {}), load).requests
+    assert callers == {threading.main_thread().ident}
+    if rate is None:
+        assert [start for _, start, _ in served[:4]] == sorted(start for _, start, _ in served[:4])
+        assert [arrival for arrival, _, _ in served[:3]] == [served[0][0]] * 3  # three callers, there from the start
+        assert served[3][0] >= served[0][2]  # and each asks again once it has been served
+        assert all(arrival < load.seconds for arrival, _, _ in served)
+    else:
+        assert [arrival for arrival, _, _ in served] == arrivals(rate, load.seconds, load.seed)
+
+
+@pytest.mark.parametrize("concurrent", [True, False])
+def test_an_open_loop_counts_from_the_arrival_and_leaves_nobody_out(concurrent: bool) -> None:
+    side, _ = drawer(0.05, concurrent)
     load = Load(WORKLOAD, 0.3, 1, rate=40.0, seed=3)
     served = serve(side, load)
     assert [arrival for arrival, _, _ in served.requests] == arrivals(40.0, 0.3, 3)
@@ -55,8 +81,9 @@ def test_an_open_loop_counts_from_the_arrival_and_leaves_nobody_out() -> None:
     assert waits[-1] > 0.1  # 40 a second arrive where 20 can be served
 
 
+@pytest.mark.parametrize("concurrent", [True, False])
 @pytest.mark.parametrize("rate", [None, 40.0])
-def test_what_a_call_raises_is_not_lost_in_its_thread(rate: float | None) -> None:
+def test_what_a_call_raises_is_not_lost_in_its_thread(rate: float | None, concurrent: bool) -> None:
     calls = 0
 
     def draw(ask: Ask) -> Drawn:
@@ -67,7 +94,7 @@ def test_what_a_call_raises_is_not_lost_in_its_thread(rate: float | None) -> Non
         return Drawn({}, [], None, lambda folder: None)
 
     with pytest.raises(MemoryError, match="no more"):
-        serve(Drawer(draw, {}, {}, concurrent=True), Load(WORKLOAD, 0.2, 2, rate))
+        serve(Drawer(draw, {}, {}, concurrent), Load(WORKLOAD, 0.2, 2, rate))
 
 
 def test_a_failed_call_is_an_answer(tmp_path: Path) -> None:
@@ -76,6 +103,8 @@ def test_a_failed_call_is_an_answer(tmp_path: Path) -> None:
 
     reply = answer(Drawer(draw, {}, {}), Ask(WORKLOAD), tmp_path, DeviceMemory())
     assert reply == Failed("ValueError: no such size")
+    reply = answer(Drawer(draw, {}, {}), Account(WORKLOAD), tmp_path, DeviceMemory())
+    assert isinstance(reply, Failed)  # what it costs is asked of LatentRT only
 
 
 def test_pictures_are_given_in_the_order_they_were_drawn(tmp_path: Path) -> None:
@@ -120,7 +149,32 @@ def test_initial_latents_are_the_same_for_everyone() -> None:
     assert np.array_equal(a, b)
 
 
-def test_memory_and_arrays_are_told() -> None:
-    assert 0 < memory("VmRSS") <= memory("VmHWM")
+def test_arrays_are_told() -> None:
     assert encoded_array(None) == ""
     assert encoded_array(np.zeros(2)) != ""
+
+
+def test_memory_is_that_of_a_process_and_of_all_that_it_started_until_an_interruption_ends_them() -> None:
+    holding = "import time; held = bytearray(50_000_000); print(flush=True); time.sleep(60)"
+    starting = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holding!r}])"
+    seen = []
+
+    def interrupted() -> None:
+        pipe = subprocess.PIPE
+        with process_group([sys.executable, "-c", starting], stdout=pipe, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            seen.append(process)
+            assert process.stdout.readline() == "\n"
+            own = memory("VmRSS", Path(f"/proc/{process.pid}"))
+            assert 0 < own < 50_000_000 < memory_of_session(process.pid) < 50_000_000 + 3 * own
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    (process,) = seen
+    assert process.stdout.closed
+    patience = time.monotonic() + 10
+    while memory_of_session(process.pid) and time.monotonic() < patience:
+        time.sleep(0.01)
+    assert memory_of_session(process.pid) == memory("VmRSS", Path(f"/proc/{process.pid}")) == 0
+    assert 0 < memory("VmRSS") <= memory("VmHWM")
