@@ -54,7 +54,7 @@ test-explore: install
 GPU_TESTS = tests/kernels/gpu $(shell grep -rl --include='test_*.py' 'mark\.gpu' tests)
 
 test-gpu:
-	$(ON_GPU) pytest -p no:cacheprovider -W default -m gpu $(GPU_TESTS)
+	$(ON_GPU) pytest -p no:cacheprovider -W default -m gpu --junitxml=$${LATENTRT_GPU_ANSWERS:-build/gpu-tests}/tests.xml $(GPU_TESTS)
 
 check: install
 	$(BIN)/ruff check .
