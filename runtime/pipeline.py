@@ -195,6 +195,8 @@ class Pipeline(Owner):
 
     def images(self, latents: Array, request: Request, timings: Timings) -> Any:
         """Latents in the form that the request asks for; as pictures for people not before ``finished``."""
+        if request.output_type == "latent-dlpack":
+            return self.engines.runner.send(latents)
         if request.decoding is None:
             return latents
         if request.output_type == "np":

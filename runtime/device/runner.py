@@ -92,6 +92,18 @@ class DeviceRunner(Owner):
             self.device.stream.synchronize()
         return array
 
+    def send(self, array: NDArray[Any]) -> Buffer:
+        """An array of the host in memory of the device, which belongs to whoever asked.
+
+        Raises:
+            DeviceMemoryError: not enough memory, even without plans.
+        """
+        with self.turn():
+            buffer = self.with_room(lambda: self.device.allocate(array.shape, array.dtype))
+            self.device.stream.upload(buffer, np.ascontiguousarray(array))
+            self.device.stream.synchronize()
+        return buffer
+
     @contextmanager
     def plan(self, key: PlanKey, make: Callable[[], AnyPlan]) -> Iterator[AnyPlan]:
         """The plan of that key for one run; made where there is none. Inside of a turn.

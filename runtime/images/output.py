@@ -24,8 +24,9 @@ class Output:
     """What a call gives.
 
     ``images`` depends on ``output_type``: a list of PIL pictures, float32 ``[images, H, W, 3]`` in 0..1, float32
-    latents ``[images, C, h, w]``, or a buffer of the device, uint8 ``[images, H, W, 3]``. ``seeds`` and ``provenance``
-    have one entry per image. ``steps_done`` is less than the steps asked for when a callback stopped the run.
+    latents ``[images, C, h, w]``, or a buffer of the device, uint8 ``[images, H, W, 3]`` or the latents. ``seeds`` and
+    ``provenance`` have one entry per image. ``steps_done`` is less than the steps asked for when a callback stopped the
+    run.
     """
 
     images: Any

@@ -76,8 +76,9 @@ class CallArguments(TypedDict, total=False):
 
     What comes out
 
-    - ``output_type``: ``"pil"``, ``"np"`` (float32 ``[images, H, W, 3]`` in 0..1), ``"latent"``, or ``"dlpack"``: uint8
-      ``[images, H, W, 3]`` on the device, for ``torch.from_dlpack`` and its like.
+    - ``output_type``: ``"pil"``, ``"np"`` (float32 ``[images, H, W, 3]`` in 0..1), ``"latent"`` (float32
+      ``[images, C, h, w]``), or, on the device, for ``torch.from_dlpack`` and its like: ``"dlpack"``, uint8
+      ``[images, H, W, 3]``, and ``"latent-dlpack"``.
     - ``decoder``: ``"vae"``, or ``"tiny"`` for the bundle's fast approximate one.
     - ``tile_size``: decode in square tiles of that many pixels; omitted, only where the decoder's profile ends.
     - ``tile_overlap``: the share of a tile that it has in common with the next one, 0 to 0.5.

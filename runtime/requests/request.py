@@ -28,7 +28,9 @@ from .source import Frame, Source, source_from_arguments
 MAX_STEPS = 1000
 MAX_SEED = 2**64 - 1
 MAX_IMAGES = 1000  # of one call, which keeps all of them in memory
-OutputType = Literal["pil", "np", "latent", "dlpack"]
+OutputType = Literal["pil", "np", "latent", "dlpack", "latent-dlpack"]
+#: Output types that are the last state itself.
+LATENTS = ("latent", "latent-dlpack")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def request_from_arguments(
         source=source,
         denoising_end=None if denoising_end is None else fraction("denoising_end", denoising_end),
         output_type=output,
-        decoding=None if output == "latent" else decoding_from(decoder, tile_size, tile_overlap, manifest),
+        decoding=None if output in LATENTS else decoding_from(decoder, tile_size, tile_overlap, manifest),
         positive_size=positive,
         negative_size=negative,
     )

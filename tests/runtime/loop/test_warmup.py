@@ -189,6 +189,18 @@ def test_pictures_stay_on_the_device_for_other_libraries(emoji: Pipeline) -> Non
     assert torch.equal(pictures, kept), "the next call has memory of its own"
 
 
+def test_latents_go_from_call_to_call_as_tensors(emoji: Pipeline) -> None:
+    call: dict[str, Any] = {"seed": 3, "num_inference_steps": 4, "sampler": "euler"}
+    first = torch.from_dlpack(emoji("a fox", denoising_end=0.5, output_type="latent-dlpack", **call).images)
+    assert first.shape == (1, 4, 16, 16)
+    expected = emoji("a fox", denoising_end=0.5, output_type="latent", **call).images
+    np.testing.assert_array_equal(first.numpy(), expected)
+    second = emoji("a fox", denoising_start=0.5, image=first, output_type="latent", **call).images
+    np.testing.assert_array_equal(
+        second, emoji("a fox", denoising_start=0.5, image=expected, output_type="latent", **call).images
+    )
+
+
 def test_large_pictures_for_other_libraries_are_decoded_in_tiles(emoji: Pipeline) -> None:
     call: dict[str, Any] = {"seed": 3, "num_inference_steps": 2, "tile_size": 64}
     pictures = torch.from_dlpack(emoji("a fox", output_type="dlpack", **call).images)
