@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 
-class Owner:
+class Owner(ABC):
     """``with owner:`` closes it at the end, whatever happens in the block."""
 
     def __enter__(self) -> Self:
@@ -17,6 +18,6 @@ class Owner:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Give back what it owns."""
-        raise NotImplementedError

@@ -40,7 +40,7 @@ from .timing import Timings
 
 Array = NDArray[np.float32]
 
-#: Arguments that may be tensors on the device.
+#: Arguments that may be tensors of other libraries.
 _TENSORS = {"latents", "image", "mask_image", "depth_map"}
 
 
@@ -186,7 +186,7 @@ class Pipeline(Owner):
         rows = self.prompt_encoder.rows(request, timings)
         with timings.stage("prepare"):
             start = start_of(
-                request, table, self.bundle.manifest, streams, lambda pixels: encode(self.engines, pixels, timings)
+                request, table, self.bundle.manifest, streams, lambda pictures: encode(self.engines, pictures, timings)
             )
             noise = step_noise(table, request.seeds, streams, start.state.shape[1:])
         steps = denoise(self.engines, self._task(request, table, rows, start, noise), timings)

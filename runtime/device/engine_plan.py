@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..timing import Timings
 from .interface import DeviceEngine
 from .memory import Memory
 from .runner import DeviceRunner
-from .steps import Part, Step
+from .steps import Part, Step, StepPlan
 
 
 def run_engine(
@@ -31,7 +30,7 @@ def run_engine(
         return plan.run(inputs, timings)
 
 
-class EnginePlan:
+class EnginePlan(StepPlan):
     """One engine at one set of shapes, with host arrays on both sides."""
 
     def __init__(
@@ -42,23 +41,17 @@ class EnginePlan:
         shapes: Mapping[str, tuple[int, ...]],
     ):
         self._stream = runner.device.stream
-        self._name = f"{engine.component} of " + ", ".join(f"{name}{list(shape)}" for name, shape in shapes.items())
-        self._memory = Memory(runner.device)
-        execution = self._memory.execution(engine, shapes)
-        with self._memory.filled(execution):
+        name = f"{engine.component} of " + ", ".join(f"{name}{list(shape)}" for name, shape in shapes.items())
+        memory = Memory(runner.device)
+        execution = memory.execution(engine, shapes)
+        with memory.filled(execution):
             inputs = {spec.name: (shapes[spec.name], np.dtype(spec.dtype)) for spec in contract.inputs}
             tensors = {**inputs, **execution.outputs}
-            self._tensors = {name: self._memory.staged(shape, dtype) for name, (shape, dtype) in tensors.items()}
+            self._tensors = {name: memory.staged(shape, dtype) for name, (shape, dtype) in tensors.items()}
         self._outputs = tuple(execution.outputs)
         buffers = {name: staged.buffer for name, staged in self._tensors.items()}
-        self._step = Step(runner, engine.component, [Part(execution, buffers)])
-
-    def __str__(self) -> str:
-        return self._name
-
-    @property
-    def nbytes(self) -> int:
-        return self._memory.nbytes + self._step.nbytes
+        step = Step(runner, engine.component, [Part(execution, buffers)])
+        super().__init__(name, memory, step)
 
     def run(self, inputs: Mapping[str, NDArray[Any]], timings: Timings) -> dict[str, NDArray[Any]]:
         """Outputs of the inputs, as new arrays, floating point in float32."""
@@ -69,10 +62,6 @@ class EnginePlan:
         with timings.engine():
             self._stream.synchronize()
         return {name: _float32_copy(array) for name, array in outputs.items()}
-
-    def close(self) -> None:
-        with closing(self._memory):
-            self._step.close()
 
 
 def _float32_copy(array: NDArray[Any]) -> NDArray[Any]:

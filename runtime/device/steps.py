@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from ..errors import CaptureError, DeviceError, DeviceMemoryError, EngineError
@@ -169,3 +169,23 @@ class Step:
         if self._graph is not None:
             self._graph.close()
             self._graph, self.nbytes = None, 0
+
+
+class StepPlan:
+    """What a plan of one step is to those who keep it; ``name`` says of what, ``memory`` has its buffers."""
+
+    def __init__(self, name: str, memory: Memory, step: Step):
+        self._name = name
+        self._memory = memory
+        self._step = step
+
+    def __str__(self) -> str:
+        return self._name
+
+    @property
+    def nbytes(self) -> int:
+        return self._memory.nbytes + self._step.nbytes
+
+    def close(self) -> None:
+        with closing(self._memory):
+            self._step.close()

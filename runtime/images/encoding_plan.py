@@ -9,7 +9,7 @@ from ..bundles.manifest import Component
 from ..device.interface import DeviceEngine
 from ..device.memory import Memory
 from ..device.runner import DeviceRunner
-from ..device.steps import Part, Step
+from ..device.steps import Part, Step, StepPlan
 from ..timing import Timings
 
 Array = NDArray[np.float32]
@@ -17,20 +17,20 @@ Array = NDArray[np.float32]
 OUTPUTS = ("latents_mean", "latents_std")
 
 
-class EncodingPlan:
+class EncodingPlan(StepPlan):
     """The encoder for one picture of one size, after ``pixels_from_image``: 3 bytes a pixel are uploaded."""
 
     def __init__(self, runner: DeviceRunner, engine: DeviceEngine, contract: Component, height: int, width: int):
         device = runner.device
-        self._name = f"{engine.component} of {width}x{height} pixels"
+        name = f"{engine.component} of {width}x{height} pixels"
         self._stream = device.stream
         shape, dtype = (1, 3, height, width), np.dtype(contract.inputs[0].dtype)
-        self._memory = Memory(device)
-        execution = self._memory.execution(engine, {"image": shape})
-        with self._memory.filled(execution):
-            self._picture = self._memory.staged((1, height, width, 3), np.uint8)
-            pixels = self._memory.buffer(shape, dtype)
-            self._outputs = {name: self._memory.staged(*execution.outputs[name]) for name in OUTPUTS}
+        memory = Memory(device)
+        execution = memory.execution(engine, {"image": shape})
+        with memory.filled(execution):
+            self._picture = memory.staged((1, height, width, 3), np.uint8)
+            pixels = memory.buffer(shape, dtype)
+            self._outputs = {name: memory.staged(*execution.outputs[name]) for name in OUTPUTS}
             area = height * width
             self._launch = device.bind(
                 "pixels_from_image",
@@ -40,14 +40,8 @@ class EncodingPlan:
                 dtype=dtype.name,
             )
         outputs = {name: output.buffer for name, output in self._outputs.items()}
-        self._step = Step(runner, self._name, [Part(execution, {"image": pixels, **outputs})])
-
-    def __str__(self) -> str:
-        return self._name
-
-    @property
-    def nbytes(self) -> int:
-        return self._memory.nbytes + self._step.nbytes
+        step = Step(runner, name, [Part(execution, {"image": pixels, **outputs})])
+        super().__init__(name, memory, step)
 
     def encode(self, picture: NDArray[np.uint8], timings: Timings) -> Array:
         """``[H, W, 3]`` as the mean and, behind it, the deviation of its latents, ``[1, 2 * C, h, w]``."""
@@ -65,7 +59,3 @@ class EncodingPlan:
         self._stream.launch(self._launch)
         self._step.warm()
         self._stream.synchronize()
-
-    def close(self) -> None:
-        self._step.close()
-        self._memory.close()

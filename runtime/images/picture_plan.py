@@ -9,28 +9,28 @@ from ..bundles.manifest import Component
 from ..device.interface import Buffer, DeviceEngine
 from ..device.memory import Memory
 from ..device.runner import DeviceRunner
-from ..device.steps import Part, Step
+from ..device.steps import Part, Step, StepPlan
 from ..timing import Timings
 
 Array = NDArray[np.float32]
 
 
-class PicturePlan:
+class PicturePlan(StepPlan):
     """The decoder for one picture of one size, and ``image_from_decoded`` after it: 3 bytes a pixel come back."""
 
     def __init__(self, runner: DeviceRunner, engine: DeviceEngine, contract: Component, height: int, width: int):
         device, spec = runner.device, contract.inputs[0]
-        self._name = f"{engine.component} of {width}x{height} latents"
+        name = f"{engine.component} of {width}x{height} latents"
         self._stream = device.stream
         shape, dtype = (1, int(spec.shape[1]), height, width), np.dtype(spec.dtype)
-        self._memory = Memory(device)
-        execution = self._memory.execution(engine, {"latents": shape})
-        with self._memory.filled(execution):
+        memory = Memory(device)
+        execution = memory.execution(engine, {"latents": shape})
+        with memory.filled(execution):
             image_shape, image_dtype = execution.outputs["image"]
             _, _, rows, columns = image_shape
-            self._latents = self._memory.staged(shape, dtype)
-            self._decoded = self._memory.buffer(image_shape, image_dtype)
-            self._pixels = self._memory.staged((1, rows, columns, 3), np.uint8)
+            self._latents = memory.staged(shape, dtype)
+            self._decoded = memory.buffer(image_shape, image_dtype)
+            self._pixels = memory.staged((1, rows, columns, 3), np.uint8)
             area = rows * columns
             launch = device.bind(
                 "image_from_decoded",
@@ -40,14 +40,8 @@ class PicturePlan:
                 dtype=image_dtype.name,
             )
         part = Part(execution, {"latents": self._latents.buffer, "image": self._decoded})
-        self._step = Step(runner, self._name, [part], [launch])
-
-    def __str__(self) -> str:
-        return self._name
-
-    @property
-    def nbytes(self) -> int:
-        return self._memory.nbytes + self._step.nbytes
+        step = Step(runner, name, [part], [launch])
+        super().__init__(name, memory, step)
 
     @property
     def pixels(self) -> Buffer:
@@ -81,7 +75,3 @@ class PicturePlan:
         self._stream.fill_zero(self._latents.buffer)
         self._step.warm()
         self._stream.synchronize()
-
-    def close(self) -> None:
-        self._step.close()
-        self._memory.close()

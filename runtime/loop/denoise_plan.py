@@ -8,6 +8,7 @@ them share these buffers, and a slot's rows are the same in every step.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -196,9 +197,10 @@ class DenoisePlan:
 
     def close(self) -> None:
         """Free the buffers, graphs and executions."""
-        for step in self._steps.values():
-            step.close()
-        self._memory.close()
+        with ExitStack() as closing:  # what comes after one that fails is closed all the same
+            closing.callback(self._memory.close)
+            for step in self._steps.values():
+                closing.callback(step.close)
 
     def _make_slots(self, channels: int) -> None:
         size, memory = self.size, self._memory

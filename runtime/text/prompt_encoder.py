@@ -19,7 +19,7 @@ from .conditioning import conditioning_rows, encode_texts, unique_texts
 from .embeddings import EmbeddingsCache
 from .tokenizer import token_ids
 
-LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class PromptEncoder:
@@ -55,7 +55,7 @@ class PromptEncoder:
                 if encoding.tokenizer is not None
             }
         for said, components in cut.items():
-            LOG.warning("%s: %s", ", ".join(components), said)
+            logger.warning("%s: %s", ", ".join(components), said)
         with timings.stage("text"):
             states = encode_texts(manifest, ids, lambda encoding, tokens: self._encode(encoding, tokens, timings))
             return conditioning_rows(manifest, request, texts, states)
